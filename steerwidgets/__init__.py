@@ -1,0 +1,68 @@
+"""See, build, ablate and steer with the features of sparse autoencoders, inside a notebook."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Name -> module that holds it. Resolved on first use: `import steerwidgets` loads no torch.
+_NAMES = {
+    "load": "steerwidgets.engine.load",
+    "SteeredModel": "steerwidgets.engine.model",
+    "Generation": "steerwidgets.engine.model",
+    "HookPoint": "steerwidgets.core.hooks",
+    "SAE": "steerwidgets.core.sae",
+    "FeatureSet": "steerwidgets.core.features",
+    "SteeringVector": "steerwidgets.core.vectors",
+    "Add": "steerwidgets.core.interventions",
+    "Ablate": "steerwidgets.core.interventions",
+    "Clamp": "steerwidgets.core.interventions",
+    "compare": "steerwidgets.study.compare",
+    "FeatureComparison": "steerwidgets.study.compare",
+    "contrast": "steerwidgets.study.contrast",
+    "keep_distinct": "steerwidgets.study.contrast",
+    "Task": "steerwidgets.study.tasks",
+    "TaskSuite": "steerwidgets.study.tasks",
+    "sweep": "steerwidgets.study.sweep",
+    "SweepResult": "steerwidgets.study.results",
+}
+_MODULES = {"tasks": "steerwidgets.study.tasks"}
+__all__ = [*_NAMES, *_MODULES, "__version__"]
+
+if TYPE_CHECKING:
+    from steerwidgets.core.features import FeatureSet as FeatureSet
+    from steerwidgets.core.hooks import HookPoint as HookPoint
+    from steerwidgets.core.interventions import Ablate as Ablate
+    from steerwidgets.core.interventions import Add as Add
+    from steerwidgets.core.interventions import Clamp as Clamp
+    from steerwidgets.core.sae import SAE as SAE
+    from steerwidgets.core.vectors import SteeringVector as SteeringVector
+    from steerwidgets.engine.load import load as load
+    from steerwidgets.engine.model import Generation as Generation
+    from steerwidgets.engine.model import SteeredModel as SteeredModel
+    from steerwidgets.study import tasks as tasks
+    from steerwidgets.study.compare import FeatureComparison as FeatureComparison
+    from steerwidgets.study.compare import compare as compare
+    from steerwidgets.study.contrast import contrast as contrast
+    from steerwidgets.study.contrast import keep_distinct as keep_distinct
+    from steerwidgets.study.results import SweepResult as SweepResult
+    from steerwidgets.study.sweep import sweep as sweep
+    from steerwidgets.study.tasks import Task as Task
+    from steerwidgets.study.tasks import TaskSuite as TaskSuite
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    else:
+        raise AttributeError(f"module 'steerwidgets' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

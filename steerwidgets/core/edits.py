@@ -1,0 +1,82 @@
+"""What an intervention does to the residual stream, as pure functions of tensors.
+
+An `Intervention` (what the user writes) binds to an SAE and becomes an `Edit`: a callable from residuals
+[..., d_model] to residuals of the same shape that holds nothing but tensors. The same edit runs in a trace
+on this machine, in a trace on NDIF and on cached activations, so that the three cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steerwidgets.core.sae import SAE
+
+
+@dataclass(frozen=True, eq=False)
+class AddDirection:
+    """x + direction; `direction` is [d_model] or broadcasts against x."""
+
+    direction: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x + self.direction.to(x)
+
+
+@dataclass(frozen=True, eq=False)
+class EditFeatures:
+    """x + (f' - f) W with f' = scale * f + shift, the error term x - decode(f) kept.
+
+    Adding sets scale 1 and the coefficients as shift, ablating scale 0 and shift 0, clamping scale 0 and the
+    value as shift. `sae` holds the edited features only, unless its activation needs them all; then `index`
+    names them. Attention sinks pass unchanged: the SAE does not describe them.
+    """
+
+    sae: SAE
+    scale: float
+    shift: Tensor
+    clamp: bool = False
+    index: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        f, rows = self.sae.encode(x), self.sae.W_dec
+        if self.index is not None:
+            f, rows = f[..., self.index], rows[self.index]
+        changed = self.scale * f + self.shift.to(f)
+        if self.clamp:
+            changed = changed.relu()
+        steered = x + ((changed - f) @ rows).to(x)
+        return torch.where(self.sae.sinks(x)[..., None], x, steered)
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruct:
+    """f' W + b_dec with f' = f + shift: the error term is dropped. Attention sinks pass unchanged."""
+
+    sae: SAE
+    shift: Tensor
+    clamp: bool = True
+
+    def __call__(self, x: Tensor) -> Tensor:
+        f = self.sae.encode(x)
+        changed = f + self.shift.to(f)
+        if self.clamp:
+            changed = changed.relu()
+        return torch.where(self.sae.sinks(x)[..., None], x, self.sae.decode(changed).to(x))
+
+
+Edit = AddDirection | EditFeatures | Reconstruct
+
+
+def edit_features(sae: SAE, ids: Tensor, scale: float, shift: Tensor, clamp: bool = False) -> EditFeatures:
+    """An `EditFeatures` that carries as few rows of `sae` as its activation allows."""
+    if sae.activation == "topk":
+        return EditFeatures(sae, scale, shift, clamp, index=ids)
+    return EditFeatures(sae.select(ids), scale, shift, clamp)
+
+
+def apply_edit(x: Tensor, edit: Edit, mask: Tensor) -> Tensor:
+    """`edit(x)` where `mask` [n, q] is True and x elsewhere, x being [n, q, d_model]."""
+    return torch.where(mask.to(x.device)[..., None], edit(x), x)

@@ -1,0 +1,66 @@
+"""A chosen set of SAE features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Feature ids in order, with labels where they are known.
+
+    Raises:
+        ValueError: an id stands twice, or `labels` has another length than `ids`.
+    """
+
+    ids: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if len(set(self.ids)) != len(self.ids):
+            twice = next(i for i in self.ids if self.ids.count(i) > 1)
+            raise ValueError(f"feature {twice} stands twice in the feature set {self.name!r}.")
+        if self.labels and len(self.labels) != len(self.ids):
+            raise ValueError(f"{len(self.ids)} features but {len(self.labels)} labels in {self.name!r}.")
+
+    @classmethod
+    def of(cls, features: Features) -> FeatureSet:
+        """A `FeatureSet` from one id, several ids or a `FeatureSet`.
+
+        Raises:
+            TypeError: `features` holds something that is not an integer.
+        """
+        if isinstance(features, FeatureSet):
+            return features
+        if isinstance(features, Tensor):
+            features = features.reshape(-1).tolist()
+        ids = [features] if isinstance(features, int) else list(features)
+        for i in ids:
+            if isinstance(i, bool) or not hasattr(i, "__index__"):
+                raise TypeError(f"features must be integer feature ids or a FeatureSet; found {i!r}.")
+        return cls(tuple(dict.fromkeys(i.__index__() for i in ids)))
+
+    @property
+    def tensor(self) -> Tensor:
+        """The ids, int64 [n_features]."""
+        return torch.tensor(self.ids, dtype=torch.long)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __contains__(self, feature: object) -> bool:
+        return feature in self.ids
+
+    def __or__(self, other: FeatureSet) -> FeatureSet:
+        return FeatureSet.of([*self.ids, *other.ids])
+
+
+Features = FeatureSet | Tensor | int | Iterable[int]

@@ -1,0 +1,167 @@
+"""What a user asks for: `Add`, `Ablate`, `Clamp` at positions of a hook point."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from steerwidgets.core.edits import AddDirection, Edit, Reconstruct, edit_features
+from steerwidgets.core.features import Features, FeatureSet
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.positions import Positions, check_positions
+from steerwidgets.core.sae import SAE
+from steerwidgets.core.vectors import SteeringVector
+
+Space = Literal["residual", "sae"]
+ErrorTerm = Literal["keep", "drop"]
+
+
+@dataclass(frozen=True)
+class Add:
+    """Add `multiplier` times a vector at `positions` of the vector's own hook point.
+
+    residual: x + m·direction. sae: f' = f + m·coefficients, clamped at zero if `clamp`; with the error term
+    kept x + (f' - f) W, with it dropped f' W + b_dec. Without a clamp and with the error term kept the two
+    spaces are *equal* (the decoder is linear), and the cheaper residual form runs.
+
+    Raises:
+        ValueError: unknown space, error term or positions; a multiplier that is not finite; space "sae" for
+            a vector without coefficients.
+    """
+
+    vector: SteeringVector
+    multiplier: float = 1.0
+    positions: Positions = "last"
+    space: Space = "residual"
+    error_term: ErrorTerm = "keep"
+    clamp: bool = True
+
+    def __post_init__(self) -> None:
+        check_positions(self.positions)
+        if not isinstance(self.vector, SteeringVector):
+            raise TypeError(f"Add needs a SteeringVector; found {type(self.vector).__name__}.")
+        if not math.isfinite(self.multiplier):
+            raise ValueError(f"multiplier={self.multiplier} is not a finite number.")
+        if self.space not in ("residual", "sae"):
+            raise ValueError(f'space={self.space!r} is not understood; give "residual" or "sae".')
+        if self.error_term not in ("keep", "drop"):
+            raise ValueError(f'error_term={self.error_term!r} is not understood; give "keep" or "drop".')
+        if self.space == "sae" and self.vector.coefficients is None:
+            raise ValueError(
+                f"the vector {self.vector.name!r} has no SAE coefficients, which space='sae' adds; build it "
+                "with contrast(..., space='sae') or call vector.decompose(model) first."
+            )
+
+    def hook(self, sae: SAE | None = None) -> HookPoint:
+        """The hook point edited: the vector's own."""
+        return self.vector.hook
+
+    def bind(self, sae: SAE | None) -> Edit:
+        """This intervention as a function of tensors.
+
+        Raises:
+            ValueError: space "sae" without an SAE, or with one of another size or hook point.
+        """
+        if self.space == "residual":
+            return AddDirection(self.multiplier * self.vector.direction)
+        sae = _needed(sae, "Add(space='sae')")
+        coefficients = self.vector.coefficients
+        assert coefficients is not None
+        if coefficients.numel() != sae.d_sae or self.vector.hook != HookPoint.parse(sae.hook):
+            raise ValueError(
+                f"the vector {self.vector.name!r} has {coefficients.numel()} coefficients at "
+                f"{self.vector.hook}, but the SAE has {sae.d_sae} features at {sae.hook}."
+            )
+        if self.error_term == "drop":
+            return Reconstruct(sae, self.multiplier * coefficients, self.clamp)
+        if not self.clamp:
+            return AddDirection(self.multiplier * sae.decode_direction(coefficients.to(sae.W_dec)))
+        # With the error term kept, a feature whose coefficient is zero does not change.
+        ids = coefficients.nonzero()[:, 0].to(sae.W_dec.device)
+        shift = self.multiplier * coefficients.to(sae.W_dec)[ids]
+        return edit_features(sae, ids, scale=1.0, shift=shift, clamp=True)
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Remove features: x - sum over F of f_i W_i, the error term kept.
+
+    `at` moves the edit to another hook point than the SAE's own, for instance to every layer in turn.
+    """
+
+    features: Features
+    positions: Positions = "all_but_first"
+    at: HookPoint | str | None = None
+
+    def __post_init__(self) -> None:
+        check_positions(self.positions)
+        object.__setattr__(self, "features", FeatureSet.of(self.features))
+
+    def hook(self, sae: SAE | None = None) -> HookPoint:
+        """The hook point edited: `at`, or the SAE's own."""
+        return HookPoint.parse(self.at or _needed(sae, type(self).__name__).hook)
+
+    def bind(self, sae: SAE | None) -> Edit:
+        """This intervention as a function of tensors.
+
+        Raises:
+            ValueError: there is no SAE, or it has no such feature.
+        """
+        return _set_features(sae, self.features, 0.0, type(self).__name__)
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """Set features to a value: x + sum over F of (value - f_i) W_i, the error term kept.
+
+    `value` is in the SAE's activation units, one number for all features or one each.
+    """
+
+    features: Features
+    value: float | tuple[float, ...]
+    positions: Positions = "all_but_first"
+    at: HookPoint | str | None = None
+
+    def __post_init__(self) -> None:
+        check_positions(self.positions)
+        features = FeatureSet.of(self.features)
+        object.__setattr__(self, "features", features)
+        values = (self.value,) if isinstance(self.value, int | float) else tuple(self.value)
+        if len(values) not in (1, len(features)) or not all(map(math.isfinite, values)):
+            raise ValueError(
+                f"value={self.value!r} does not fit {len(features)} features; give one finite number, "
+                "or one for each feature."
+            )
+
+    def hook(self, sae: SAE | None = None) -> HookPoint:
+        """The hook point edited: `at`, or the SAE's own."""
+        return HookPoint.parse(self.at or _needed(sae, type(self).__name__).hook)
+
+    def bind(self, sae: SAE | None) -> Edit:
+        """This intervention as a function of tensors.
+
+        Raises:
+            ValueError: there is no SAE, or it has no such feature.
+        """
+        return _set_features(sae, self.features, self.value, type(self).__name__)
+
+
+Intervention = Add | Ablate | Clamp
+
+
+def _set_features(sae: SAE | None, features: Features, value: float | tuple[float, ...], who: str) -> Edit:
+    sae = _needed(sae, who)
+    ids = sae.check_ids(FeatureSet.of(features).tensor).to(sae.W_dec.device)
+    shift = torch.as_tensor(value, dtype=sae.W_dec.dtype, device=sae.W_dec.device).expand(len(ids))
+    return edit_features(sae, ids, scale=0.0, shift=shift)
+
+
+def _needed(sae: SAE | None, who: str) -> SAE:
+    if sae is None:
+        raise ValueError(
+            f"{who} needs an SAE, but the model was loaded without one; give sw.load(..., sae=...)."
+        )
+    return sae

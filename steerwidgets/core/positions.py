@@ -1,0 +1,92 @@
+"""Which tokens an intervention touches: one meaning for prompts, left padding and generation.
+
+A position is the index of a token in its own sequence, prompt and generated tokens together, padding not
+counted. Every choice is resolved against the *prompt*, so it means the same with a KV cache, without one,
+alone or in a padded batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Named = Literal["last", "all", "all_but_first", "prompt", "generated"]
+Positions = Named | int | slice | Sequence[int]
+NAMES = ("last", "all", "all_but_first", "prompt", "generated")
+ACCEPTED = f"one of {', '.join(map(repr, NAMES))}, an int, a slice or a list of ints"
+
+
+def check_positions(positions: Positions) -> Positions:
+    """Return `positions` unchanged.
+
+    Raises:
+        ValueError: it is none of the accepted forms; the message lists them.
+    """
+    if isinstance(positions, str):
+        valid = positions in NAMES
+    elif isinstance(positions, slice):
+        parts = (positions.start, positions.stop, positions.step)
+        valid = all(_is_int(part) or part is None for part in parts) and (positions.step or 1) > 0
+    elif isinstance(positions, Sequence):
+        valid = len(positions) > 0 and all(_is_int(position) for position in positions)
+    else:
+        valid = _is_int(positions)
+    if not valid:
+        raise ValueError(f"positions={positions!r} is not understood; give {ACCEPTED} (a slice's step > 0).")
+    return positions
+
+
+def position_mask(positions: Positions, index: Tensor, lengths: Tensor) -> Tensor:
+    """True where `positions` applies, as bool [n, q].
+
+    Args:
+        positions: `"last"` is the prompt's last token; `"prompt"` and `"generated"` split the sequence there.
+            Negative ints and slice ends count back from the prompt's end; an open slice end includes
+            generated tokens.
+        index: position of each column in its own sequence, negative on padding, int64 [n, q].
+        lengths: number of prompt tokens, int64 [n].
+
+    Raises:
+        ValueError: an int lies outside a prompt, or the form is not accepted.
+    """
+    check_positions(positions)
+    end = lengths[:, None]
+    real = index >= 0
+    match positions:
+        case "last":
+            return index == end - 1
+        case "all":
+            return real
+        case "all_but_first":
+            return index >= 1
+        case "prompt":
+            return real & (index < end)
+        case "generated":
+            return index >= end
+        case slice():
+            start = _from_end(positions.start or 0, end)
+            mask = real & (index >= start) & ((index - start) % (positions.step or 1) == 0)
+            return mask if positions.stop is None else mask & (index < _from_end(positions.stop, end))
+        case int():
+            chosen = [positions]
+        case _:
+            chosen = list(positions)  # type: ignore[arg-type]
+    shortest = int(lengths.min())
+    for position in chosen:
+        if not -shortest <= position < shortest:
+            raise ValueError(
+                f"position {position} lies outside a prompt of {shortest} tokens; "
+                f"accepted are {-shortest} to {shortest - 1}."
+            )
+    return torch.stack([index == _from_end(position, end) for position in chosen]).any(0)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _from_end(position: int, end: Tensor) -> Tensor:
+    return (end + position).clamp(min=0) if position < 0 else torch.full_like(end, position)

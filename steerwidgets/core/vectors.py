@@ -1,0 +1,309 @@
+"""Steering vectors: one direction at one hook point, and how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from steerwidgets.core.decompose import Method, decompose_direction
+from steerwidgets.core.features import Features, FeatureSet
+from steerwidgets.core.hooks import HookPoint
+
+if TYPE_CHECKING:
+    from steerwidgets.core.sae import SAE
+
+FORMAT = 1
+_KEY = "steerwidgets"
+
+
+class HasSAE(Protocol):
+    """Anything that carries an SAE, such as a `SteeredModel`."""
+
+    @property
+    def sae(self) -> SAE | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringVector:
+    """One direction of the residual stream at one hook point.
+
+    Args:
+        direction: [d_model], float, in the residual stream's own units (not normalised).
+        hook: a hook point or its name.
+        name: shown in tables and plots.
+        coefficients: [d_sae], the direction in SAE features, or None. `direction` is their decoding plus a
+            remainder (zero for vectors built in SAE space).
+        recipe: how it was made, JSON-able; `study.recipes.replay` makes it again.
+        rows: decoder rows of the features with non-zero coefficients, in order of id,
+            [n_nonzero, d_model]; kept so that features can be dropped without the SAE at hand.
+
+    Raises:
+        ValueError: wrong shape, or a value that is not finite.
+    """
+
+    direction: Tensor
+    hook: HookPoint | str = "blocks.20.hook_resid_post"
+    name: str = "vector"
+    coefficients: Tensor | None = None
+    recipe: Mapping[str, Any] | None = None
+    rows: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hook", HookPoint.parse(self.hook))
+        for field, dims in (("direction", 1), ("coefficients", 1), ("rows", 2)):
+            value = getattr(self, field)
+            if value is None and field != "direction":
+                continue
+            value = torch.as_tensor(value).detach().cpu().float()
+            if value.ndim != dims or (value.numel() == 0 and field == "direction"):
+                raise ValueError(
+                    f"{field} of {self.name!r} has shape {tuple(value.shape)}; it must be {dims}-D."
+                )
+            if not value.isfinite().all():
+                raise ValueError(
+                    f"{field} of {self.name!r} holds values that are not finite (NaN or infinity)."
+                )
+            object.__setattr__(self, field, value)
+        if self.coefficients is not None and self.rows is not None:
+            wanted = (int((self.coefficients != 0).sum()), self.direction.numel())
+            if tuple(self.rows.shape) != wanted:
+                raise ValueError(
+                    f"rows of {self.name!r} has shape {tuple(self.rows.shape)}; it must be {wanted}."
+                )
+
+    @property
+    def norm(self) -> float:
+        """Euclidean length of the direction."""
+        return float(self.direction.norm())
+
+    @property
+    def features(self) -> FeatureSet:
+        """The features with non-zero coefficients, largest first; empty without coefficients."""
+        if self.coefficients is None:
+            return FeatureSet(())
+        order = self.coefficients.abs().argsort(descending=True, stable=True)
+        return FeatureSet.of(order[: int((self.coefficients != 0).sum())])
+
+    def __add__(self, other: SteeringVector) -> SteeringVector:
+        return self._combined(other, 1.0, "+")
+
+    def __sub__(self, other: SteeringVector) -> SteeringVector:
+        return self._combined(other, -1.0, "-")
+
+    def __mul__(self, factor: float) -> SteeringVector:
+        if not isinstance(factor, int | float):
+            return NotImplemented
+        return replace(
+            self,
+            direction=factor * self.direction,
+            coefficients=None if self.coefficients is None or factor == 0 else factor * self.coefficients,
+            rows=None if factor == 0 else self.rows,
+            name=f"{factor:g}·{self.name}",
+            recipe={"construction": "sum", "terms": [{"multiplier": factor, "of": self.recipe}]},
+        )
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> SteeringVector:
+        return self * -1.0
+
+    def unit(self) -> SteeringVector:
+        """The same direction with length one.
+
+        Raises:
+            ValueError: the direction is zero.
+        """
+        if self.norm == 0:
+            raise ValueError(f"{self.name!r} is the zero vector and has no direction.")
+        unit = self * (1.0 / self.norm)
+        return replace(unit, name=f"unit {self.name}", recipe={"construction": "unit", "of": self.recipe})
+
+    def cosine(self, other: SteeringVector) -> float:
+        """Cosine between the two directions, in [-1, 1]; 0 if one of them is zero.
+
+        Raises:
+            ValueError: the two have different d_model.
+        """
+        self._check_same(other, hook=False)
+        return float(torch.cosine_similarity(self.direction, other.direction, dim=0))
+
+    def decompose(
+        self, model: HasSAE | SAE, method: Method = "nonnegative", k: int = 32, remainder: bool = False
+    ) -> SteeringVector:
+        """Express the direction in at most `k` SAE features (see `core.decompose` for the methods).
+
+        Args:
+            model: a model with an SAE, or the SAE.
+            remainder: keep what the features do not express in `direction`; otherwise the new direction is
+                the decoding of the coefficients alone.
+
+        Raises:
+            ValueError: no SAE, or one of another width or hook point.
+        """
+        sae: SAE | None = getattr(model, "sae", model)  # type: ignore[assignment]
+        if sae is None:
+            raise ValueError("decompose needs an SAE, but the model was loaded without one.")
+        if sae.d_model != self.direction.numel() or HookPoint.parse(sae.hook) != self.hook:
+            raise ValueError(
+                f"{self.name!r} is a direction of width {self.direction.numel()} at {self.hook}, but the SAE "
+                f"is of width {sae.d_model} at {sae.hook}."
+            )
+        coefficients, direction = decompose_direction(self.direction, sae, method, k)
+        made = {
+            "construction": "decompose",
+            "method": method,
+            "k": k,
+            "remainder": remainder,
+            "of": self.recipe,
+        }
+        return replace(
+            self,
+            direction=self.direction if remainder else direction,
+            coefficients=coefficients,
+            rows=sae.W_dec[coefficients.nonzero()[:, 0].to(sae.W_dec.device)],
+            name=f"{self.name}, decomposed",
+            recipe=made,
+        )
+
+    def drop(self, ids: Features) -> SteeringVector:
+        """Without these features: their decoder rows times their coefficients leave the direction.
+
+        Raises:
+            ValueError: the vector has no coefficients, or an id is out of range.
+        """
+        return self._without(FeatureSet.of(ids), "drop")
+
+    def keep(self, ids: Features) -> SteeringVector:
+        """With these features only (and the remainder, if the vector has one).
+
+        Raises:
+            ValueError: the vector has no coefficients, or an id is out of range.
+        """
+        return self._without(FeatureSet.of(ids), "keep")
+
+    def save(self, path: str | Path) -> Path:
+        """Write a safetensors file: tensors, and hook, name and recipe as JSON in its metadata."""
+        tensors = {"direction": self.direction}
+        if self.coefficients is not None:
+            ids = self.coefficients.nonzero()[:, 0]
+            tensors |= {"feature_ids": ids, "feature_values": self.coefficients[ids]}
+            if self.rows is not None:
+                tensors["feature_rows"] = self.rows
+        about = {
+            "format": FORMAT,
+            "hook": str(self.hook),
+            "name": self.name,
+            "d_sae": None if self.coefficients is None else self.coefficients.numel(),
+            "recipe": self.recipe,
+        }
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({key: t.contiguous() for key, t in tensors.items()}, path, {_KEY: json.dumps(about)})
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> SteeringVector:
+        """Read a file that `save` wrote; nothing in it is executed.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a steerwidgets vector, or of a newer format.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"there is no vector file at {path}.")
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = json.loads((file.metadata() or {})[_KEY])
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a steering vector saved by steerwidgets: {error}") from error
+        if about["format"] > FORMAT:
+            raise ValueError(
+                f"{path} has format {about['format']}; this version reads up to {FORMAT}: upgrade."
+            )
+        coefficients = None
+        if about["d_sae"] is not None:
+            coefficients = torch.zeros(about["d_sae"])
+            coefficients[tensors["feature_ids"]] = tensors["feature_values"]
+        return cls(
+            tensors["direction"],
+            about["hook"],
+            about["name"],
+            coefficients,
+            about["recipe"],
+            tensors.get("feature_rows"),
+        )
+
+    def _without(self, ids: FeatureSet, how: str) -> SteeringVector:
+        if self.coefficients is None or self.rows is None:
+            raise ValueError(
+                f"{self.name!r} has no SAE coefficients to {how}; build it with contrast(..., space='sae') "
+                "or call vector.decompose(model) first."
+            )
+        d_sae = self.coefficients.numel()
+        if ids.ids and not (min(ids.ids) >= 0 and max(ids.ids) < d_sae):
+            raise ValueError(
+                f"feature ids must lie in 0 .. {d_sae - 1}; found {min(ids.ids)} .. {max(ids.ids)}."
+            )
+        chosen = torch.zeros(d_sae, dtype=torch.bool)
+        chosen[ids.tensor] = True
+        gone = (chosen if how == "drop" else ~chosen) & (self.coefficients != 0)
+        present = self.coefficients.nonzero()[:, 0]
+        removed = (self.coefficients[gone][:, None] * self.rows[gone[present]]).sum(0)
+        return replace(
+            self,
+            direction=self.direction - removed,
+            coefficients=torch.where(gone, 0.0, self.coefficients),
+            rows=self.rows[~gone[present]],
+            recipe={"construction": how, "features": list(ids.ids), "of": self.recipe},
+        )
+
+    def _combined(self, other: SteeringVector, sign: float, symbol: str) -> SteeringVector:
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        self._check_same(other, hook=True)
+        terms = [{"multiplier": 1.0, "of": self.recipe}, {"multiplier": sign, "of": other.recipe}]
+        coefficients, rows = self._combined_features(other, sign)
+        return SteeringVector(
+            self.direction + sign * other.direction,
+            self.hook,
+            f"{self.name} {symbol} {other.name}",
+            coefficients,
+            {"construction": "sum", "terms": terms},
+            rows,
+        )
+
+    def _combined_features(self, other: SteeringVector, sign: float) -> tuple[Tensor | None, Tensor | None]:
+        """Coefficients and rows of a sum; none unless both vectors have them in the same SAE."""
+        parts = (self.coefficients, self.rows, other.coefficients, other.rows)
+        if any(part is None for part in parts) or self.coefficients.numel() != other.coefficients.numel():  # type: ignore[union-attr]
+            return None, None
+        a, b = self.coefficients, other.coefficients
+        assert a is not None and b is not None
+        total = a + sign * b
+        known = {int(i): row for vector in (self, other) for i, row in _rows_by_id(vector)}
+        ids = total.nonzero()[:, 0].tolist()
+        rows = torch.stack([known[i] for i in ids]) if ids else torch.zeros(0, self.direction.numel())
+        return total, rows
+
+    def _check_same(self, other: SteeringVector, hook: bool) -> None:
+        if self.direction.shape != other.direction.shape:
+            raise ValueError(
+                f"{self.name!r} has d_model {self.direction.numel()}, {other.name!r} {other.direction.numel()}."
+            )
+        if hook and self.hook != other.hook:
+            raise ValueError(f"{self.name!r} is at {self.hook}, {other.name!r} at {other.hook}.")
+
+
+def _rows_by_id(vector: SteeringVector) -> list[tuple[int, Tensor]]:
+    assert vector.coefficients is not None and vector.rows is not None
+    return list(zip(vector.coefficients.nonzero()[:, 0].tolist(), vector.rows, strict=True))

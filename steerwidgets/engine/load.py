@@ -1,0 +1,81 @@
+"""`sw.load`: from a name, a folder or a module to a `SteeredModel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.engine import bundled
+from steerwidgets.engine.model import Preset, SteeredModel
+from steerwidgets.engine.saes import load_sae
+from steerwidgets.engine.traces import Remote, Traces
+
+if TYPE_CHECKING:
+    import torch
+
+# Steering the embedded default works at this layer, read and applied over all tokens but the first; a list's
+# last token is a comma and knows little of the category.
+BUNDLED_PRESET = Preset(read="mean", positions="all_but_first", multipliers=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0))
+_UNSET: Any = object()
+
+
+def load(
+    model: Any = None,
+    sae: Any = _UNSET,
+    hook: HookPoint | str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | str | None = None,
+    remote: Remote = False,
+    tokenizer: Any = None,
+) -> SteeredModel:
+    """Load a model and an SAE.
+
+    Args:
+        model: None for the embedded default (SmolLM2-135M-Instruct and the bundled SAE); a Hugging Face id or
+            folder; or a loaded Hugging Face module.
+        sae: a SAELens `release/sae_id`, a folder in SAELens' format, an SAE object, or None for the model
+            alone. Left out, the embedded default brings its own and other models have none.
+        hook: where to read and steer by default; the SAE's hook point if left out.
+        device: default CUDA where there is one, else the CPU.
+        dtype: default float32 on the CPU, the checkpoint's own elsewhere.
+        remote: True runs every forward pass on NDIF; "local" does the same round trip on this machine.
+        tokenizer: for a module whose tokenizer cannot be found by its name.
+
+    Raises:
+        MissingModelError: the embedded default was asked for and its package is not installed.
+        ValueError: an unknown architecture or hook point, or an SAE of another width.
+    """
+    if remote not in (False, True, "local"):
+        raise ValueError(f'remote={remote!r} is not understood; give False, True or "local".')
+    preset, labels = None, None
+    if model is None:
+        if remote is True:
+            raise ValueError("the embedded default is not on NDIF; name a model that NDIF serves.")
+        model, tokenizer = bundled.bundled_model()
+        name, hook, preset = bundled.MODEL_NAME, hook or "blocks.13.hook_resid_post", BUNDLED_PRESET
+        sae = bundled.SAE_FOLDER if sae is _UNSET else sae
+    else:
+        name = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") or "model"
+    loaded = load_sae(None if sae is _UNSET else sae)
+    lm = _language_model(model, tokenizer, device, dtype, remote)
+    traces = Traces(lm, remote)
+    return SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
+
+
+def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote: Remote) -> Any:
+    import torch
+    from nnsight.modeling.transformers import TransformersModel
+
+    if not isinstance(model, str | Path):
+        if device is not None or dtype is not None:
+            model = model.to(device=device, dtype=dtype)
+        return TransformersModel(model.eval(), task="text-generation", tokenizer=tokenizer)
+    options = {} if tokenizer is None else {"tokenizer": tokenizer}
+    if remote is True:
+        return TransformersModel(str(model), task="text-generation", **options)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
+    return TransformersModel(
+        str(model), task="text-generation", dispatch=True, device_map=device, dtype=dtype, **options
+    )

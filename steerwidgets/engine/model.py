@@ -1,0 +1,317 @@
+"""`SteeredModel`: a language model, its SAE, and everything one can ask of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.interventions import Intervention
+from steerwidgets.core.positions import Positions, position_mask
+from steerwidgets.core.sae import SAE
+from steerwidgets.engine.batches import Batch, Prompts, check_prompts, tokenize
+from steerwidgets.engine.traces import PlacedEdit, Traces
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Read = Literal["last", "mean"] | int
+# Attention sinks besides the first token carry norms of 30 to 160 times the median; ordinary tokens stay
+# below 3 times.
+SINK_FACTOR = 8.0
+MAX_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that work for a model: how to read activations, where to steer, how strongly."""
+
+    read: Read = "last"
+    positions: Positions = "last"
+    multipliers: tuple[float, ...] = (0.5, 1.0, 1.5, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A generated continuation.
+
+    `text` is the continuation alone; `tokens` and `logprobs` (natural log, of the steered model) have one
+    entry a generated token. `finished` is False when `stop` ended it.
+    """
+
+    prompt: str
+    text: str
+    tokens: tuple[str, ...]
+    logprobs: tuple[float, ...]
+    finished: bool = True
+
+
+class SteeredModel:
+    """A causal language model with an SAE at one hook point; made by `sw.load`.
+
+    Args:
+        traces: forward passes of the model.
+        tokenizer: its tokenizer, padding on the left.
+        sae: the SAE, or None for the model alone.
+        hook: where to read when nothing else is said; the SAE's hook point if there is one.
+        labels: text labels by feature id, if known.
+        preset: settings that work for this model.
+    """
+
+    def __init__(
+        self,
+        traces: Traces,
+        tokenizer: PreTrainedTokenizerBase,
+        sae: SAE | None = None,
+        hook: HookPoint | str | None = None,
+        labels: Mapping[int, str] | None = None,
+        preset: Preset | None = None,
+        name: str = "model",
+    ) -> None:
+        self.traces = traces
+        self.tokenizer = tokenizer
+        self.sae = sae.to(traces.device) if sae is not None else None
+        middle = HookPoint(traces.n_layers // 2, "hook_resid_post")
+        self.hook = traces.check(HookPoint.parse(hook or (sae.hook if sae is not None else middle)))
+        if sae is not None and sae.d_model != traces.d_model and "hook_z" not in sae.hook:
+            raise ValueError(
+                f"the SAE {sae.name!r} reads {sae.d_model} dimensions, but {name} has d_model {traces.d_model}; "
+                "it belongs to another model."
+            )
+        self.labels = labels or {}
+        self.preset = preset or Preset()
+        self.name = name
+        self._prepend_bos = bool(sae is not None and sae.metadata.get("prepend_bos", False))
+
+    @property
+    def where(self) -> str:
+        """Where forward passes run: a device of this machine, or NDIF."""
+        return {True: "NDIF", "local": "NDIF simulated on this machine"}.get(
+            self.traces.remote, f"this machine, {self.traces.device}"
+        )
+
+    def __repr__(self) -> str:
+        sae = f"{self.sae.name} ({self.sae.d_sae} features)" if self.sae is not None else "none"
+        return f"SteeredModel({self.name}, hook={self.hook}, sae={sae}, where={self.where})"
+
+    def batch(self, prompts: Prompts) -> Batch:
+        """Prompts as one left-padded batch."""
+        return self._pad(tokenize(self.tokenizer, prompts, self._prepend_bos))
+
+    def tokens(self, prompt: str) -> list[str]:
+        """The prompt's tokens as text, special tokens included."""
+        [ids] = tokenize(self.tokenizer, [prompt], self._prepend_bos)
+        return [self.tokenizer.decode([i]) for i in ids]
+
+    def activations(
+        self, prompts: Prompts, read: Read = "last", hook: HookPoint | str | None = None
+    ) -> Tensor:
+        """Activations at a hook point, float32 [n_prompts, d_model].
+
+        Args:
+            read: `"last"`, each prompt's last token; `"mean"`, the mean over its positions but attention
+                sinks (the first token, special tokens, tokens of outlying norm); or a position.
+
+        Raises:
+            ValueError: no prompts, an unknown hook point, a position outside a prompt, or `"mean"` over a
+                prompt that is nothing but sinks.
+        """
+        return self._read(prompts, read, HookPoint.parse(hook or self.hook), lambda x: x)
+
+    def features(self, prompts: Prompts, read: Read = "last") -> Tensor:
+        """SAE feature activations, float32 [n_prompts, d_sae]; `read` as in `activations`.
+
+        `"mean"` is the mean of the tokens' features, not the features of their mean.
+
+        Raises:
+            ValueError: as `activations`; and if the model was loaded without an SAE.
+        """
+        sae = self.need_sae("features")
+        return self._read(
+            prompts, read, HookPoint.parse(sae.hook), lambda x: sae.encode(x.to(sae.W_enc.device))
+        )
+
+    def logits(self, prompts: Prompts, interventions: Sequence[Intervention] | Intervention = ()) -> Tensor:
+        """Next-token logits, float32 [n_prompts, vocab], under interventions applied in the order given."""
+        batch, edits = self.batch(prompts), self.bind(interventions)
+        return self._gathered(batch, lambda part: self.traces.logits(part, edits)[:, -1].float().cpu())
+
+    def next_tokens(
+        self, prompts: Prompts, interventions: Sequence[Intervention] | Intervention = (), k: int = 10
+    ) -> pd.DataFrame:
+        """The `k` likeliest next tokens of each prompt: prompt, rank (from 1), token, prob, logit."""
+        listed = check_prompts(prompts)
+        logits = self.logits(listed, interventions)
+        if not 1 <= k <= logits.shape[1]:
+            raise ValueError(f"k={k} is out of range; the vocabulary has {logits.shape[1]} tokens.")
+        probs, ids = logits.softmax(-1).topk(k, dim=-1)
+        rows = [
+            (prompt, rank + 1, self.tokenizer.decode([int(i)]), float(p), float(logits[n, i]))
+            for n, prompt in enumerate(listed)
+            for rank, (i, p) in enumerate(zip(ids[n], probs[n], strict=True))
+        ]
+        return pd.DataFrame(rows, columns=["prompt", "rank", "token", "prob", "logit"])
+
+    def generate(
+        self,
+        prompt: str,
+        interventions: Sequence[Intervention] | Intervention = (),
+        max_new_tokens: int = 40,
+        on_token: Callable[[str, float], Any] | None = None,
+        stop: Any = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Generation:
+        """Continue a prompt, greedily by default, steered at the prompt and at generated tokens alike.
+
+        Args:
+            on_token: called with each token's text and log-probability as it comes (on NDIF, and with
+                `remote="local"`, when the one job has come back).
+            stop: a `threading.Event`, or a function returning True when generation should end; asked after
+                each token.
+            temperature: 0 is greedy; otherwise sampling with `seed` (not on NDIF).
+
+        Raises:
+            ValueError: `max_new_tokens` below 1, a negative temperature, or sampling on NDIF.
+        """
+        if max_new_tokens < 1 or temperature < 0:
+            raise ValueError("generate needs max_new_tokens >= 1 and temperature >= 0.")
+        if temperature > 0 and self.traces.remote:
+            raise ValueError(
+                "sampling on NDIF is not offered, since it could not be repeated; use temperature=0."
+            )
+        [prompt] = check_prompts([prompt])
+        stopped = getattr(stop, "is_set", stop) or (lambda: False)
+        random = torch.Generator().manual_seed(seed)
+        ends = self._end_tokens()
+        tokens: list[int] = []
+        logprobs: list[float] = []
+        finished = True
+
+        def choose(logits: Tensor) -> Tensor:
+            if temperature == 0:
+                return logits.argmax(-1)
+            probs = (logits.float() / temperature).softmax(-1).cpu()
+            return torch.multinomial(probs, 1, generator=random)[:, 0].to(logits.device)
+
+        def proceed(ids: Tensor, logprob: Tensor) -> bool:
+            nonlocal finished
+            if int(ids[0]) in ends:
+                return False
+            tokens.append(int(ids[0]))
+            logprobs.append(float(logprob[0]))
+            if on_token is not None:
+                on_token(self.tokenizer.decode([tokens[-1]]), logprobs[-1])
+            finished = not stopped()
+            return finished
+
+        self.traces.decode(self.batch(prompt), self.bind(interventions), max_new_tokens, choose, proceed)
+        texts = tuple(self.tokenizer.decode([i]) for i in tokens)
+        return Generation(prompt, self.tokenizer.decode(tokens), texts, tuple(logprobs), finished)
+
+    def need_sae(self, who: str) -> SAE:
+        """The SAE.
+
+        Raises:
+            ValueError: the model was loaded without one.
+        """
+        if self.sae is None:
+            raise ValueError(
+                f"{who} needs an SAE, but {self.name} was loaded without one; give sw.load(..., sae=...)."
+            )
+        return self.sae
+
+    def bind(self, interventions: Sequence[Intervention] | Intervention) -> list[PlacedEdit]:
+        """Interventions as edits at hook points.
+
+        Raises:
+            TypeError: something in the list is not an intervention.
+            ValueError: a vector of another width, an unknown hook point or feature, or an SAE is needed.
+        """
+        listed = [interventions] if isinstance(interventions, Intervention) else list(interventions)
+        edits: list[PlacedEdit] = []
+        for intervention in listed:
+            if not isinstance(intervention, Intervention):
+                raise TypeError(
+                    f"{intervention!r} is not an intervention; give sw.Add, sw.Ablate or sw.Clamp."
+                )
+            hook = self.traces.check(intervention.hook(self.sae))
+            vector = getattr(intervention, "vector", None)
+            if (
+                vector is not None
+                and vector.direction.numel() != self.traces.d_model
+                and "hook_z" not in hook.site
+            ):
+                raise ValueError(
+                    f"the vector {vector.name!r} has {vector.direction.numel()} dimensions, but {self.name} has "
+                    f"d_model {self.traces.d_model}; it was made for another model."
+                )
+            edits.append((hook, intervention.bind(self.sae), intervention.positions))
+        return edits
+
+    def sinks(self, batch: Batch, x: Tensor, hook: HookPoint) -> Tensor:
+        """True on padding and attention sinks, bool [n, T], given the activations x [n, T, d_model] at `hook`.
+
+        Sinks are the first token, special tokens, and tokens whose norm exceeds the SAE's `sink_norm`, or
+        where that is unknown `SINK_FACTOR` times their prompt's median.
+        """
+        special = torch.isin(batch.input_ids, torch.tensor(self.tokenizer.all_special_ids, dtype=torch.long))
+        norm = x.norm(dim=-1)
+        sink = (batch.index <= 0) | special
+        if self.sae is not None and self.sae.sink_norm is not None and hook == HookPoint.parse(self.sae.hook):
+            return sink | (norm > self.sae.sink_norm)
+        median = norm.masked_fill(sink, torch.nan).nanmedian(dim=1, keepdim=True).values
+        return sink | (norm > SINK_FACTOR * median)
+
+    def _read(
+        self, prompts: Prompts, read: Read, hook: HookPoint, transform: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        self.traces.check(hook)
+        batch = self.batch(prompts)
+
+        def part(rows: Batch) -> Tensor:
+            x = self.traces.capture(rows, hook)
+            keep = self._read_mask(rows, x, read, hook)
+            count = keep.sum(1)
+            if (count == 0).any():
+                text = self.tokenizer.decode(rows.input_ids[int((count == 0).nonzero()[0])])
+                raise ValueError(
+                    f'read="mean" finds no token in {text!r} but attention sinks (the first token, special '
+                    'tokens); lengthen the prompt or use read="last".'
+                )
+            row = keep.nonzero()[:, 0]
+            values = transform(x[keep]).cpu()
+            total = torch.zeros(len(rows), values.shape[1]).index_add_(0, row, values)
+            return total / count[:, None]
+
+        return self._gathered(batch, part)
+
+    def _read_mask(self, batch: Batch, x: Tensor, read: Read, hook: HookPoint) -> Tensor:
+        if read == "mean":
+            return ~self.sinks(batch, x, hook)
+        if read == "last":
+            return batch.index == batch.lengths[:, None] - 1
+        if isinstance(read, int) and not isinstance(read, bool):
+            return position_mask(read, batch.index, batch.lengths)
+        raise ValueError(f'read={read!r} is not understood; give "last", "mean" or a position (int).')
+
+    def _gathered(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
+        """Compute by chunks of rows, and put the rows back in order."""
+        parts = [(rows, compute(part)) for rows, part in batch.chunks(MAX_TOKENS)]
+        order = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat([values for _, values in parts])[order]
+
+    def _pad(self, sequences: Sequence[Sequence[int]], lengths: Sequence[int] | None = None) -> Batch:
+        pad = self.tokenizer.pad_token_id
+        return Batch.of(sequences, pad if pad is not None else 0, lengths)
+
+    def _end_tokens(self) -> set[int]:
+        config = getattr(self.traces.lm, "generation_config", None)
+        ends = getattr(config, "eos_token_id", None)
+        listed = ends if isinstance(ends, list) else [ends]
+        return {i for i in (*listed, self.tokenizer.eos_token_id) if i is not None}

@@ -1,0 +1,205 @@
+"""The one place that opens nnsight traces, on this machine or on NDIF."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from nnsight.ndif import register
+from torch import Tensor
+
+from steerwidgets.core.edits import Edit, apply_edit
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.positions import Positions, position_mask
+from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.layouts import layout_of, unembedding_path
+from steerwidgets.engine.sites import edit_sites, read_site
+
+if TYPE_CHECKING:
+    from nnsight.modeling.transformers import TransformersModel
+
+# The server has no steerwidgets: what a trace calls travels as source. None of it is more than torch.
+register("steerwidgets.core")
+register("steerwidgets.engine.sites")
+
+Remote = bool | Literal["local"]
+PlacedEdit = tuple[HookPoint, Edit, Positions]
+# nnsight keeps saved values in process-wide state (nnsight#280): one lock round every trace of every model.
+_LOCK = threading.RLock()
+
+
+class Traces:
+    """Forward passes of one model: capture, steer, continue from a layer, decode.
+
+    Args:
+        lm: the nnsight model.
+        remote: False here; True on NDIF; "local" serialises as for NDIF and runs here.
+    """
+
+    def __init__(self, lm: TransformersModel, remote: Remote = False) -> None:
+        self.lm = lm
+        self.layout = layout_of(lm._module)
+        self.head = self._module(unembedding_path(lm._module))
+        self.remote = remote
+        config = lm.config.get_text_config()
+        self.n_layers: int = config.num_hidden_layers
+        self.d_model: int = config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm.device if not self.remote else torch.device("cpu")
+
+    def check(self, hook: HookPoint) -> HookPoint:
+        """Return a hook point that this model has.
+
+        Raises:
+            ValueError: the model has no such hook point.
+        """
+        self.layout.locate(hook, self.n_layers)
+        return hook
+
+    @torch.no_grad()
+    def capture(self, batch: Batch, hook: HookPoint) -> Tensor:
+        """Activations at a hook point, float32 on the CPU, [n, T, d]."""
+        [(envoy, side, _)] = self._plan([(hook, [])])
+        inputs, options = self._inputs(batch)
+        with _LOCK, self.lm.trace(inputs, **options, use_cache=False):
+            x = read_site(envoy, side).float().cpu().save()
+        return x
+
+    @torch.no_grad()
+    def logits(self, batch: Batch, edits: Sequence[PlacedEdit] = (), last: int = 1) -> Tensor:
+        """Logits of the `last` columns under `edits`, [n, last, vocab], on the model's device."""
+        plan = self._plan(self._masked(edits, batch.index, batch.lengths))
+        lm, head = self.lm, self.head
+        inputs, options = self._inputs(batch)
+        with _LOCK, lm.trace(inputs, **options, use_cache=False):
+            edit_sites(plan, apply_edit)
+            # contiguous: a strided view sends torch to one small product a row, ten times slower at 264 rows.
+            head.input = head.input[:, -last:].contiguous()
+            logits = lm.output.logits.save()
+        return logits
+
+    @torch.no_grad()
+    def continue_from(self, batch: Batch, hook: HookPoint, residual: Tensor, last: int = 1) -> Tensor:
+        """Logits of the `last` columns when the residual stream at `hook` is `residual` [n, T, d_model].
+
+        The blocks below the hook point do not run. `hook` is a `hook_resid_pre` or `hook_resid_post`.
+        """
+        below = hook.layer + (hook.site == "hook_resid_post")
+        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(below)]
+        lm, head = self.lm, self.head
+        inputs, options = self._inputs(batch)
+        with _LOCK, lm.trace(inputs, **options, use_cache=False):
+            for block in blocks:
+                block.skip(residual)
+            head.input = head.input[:, -last:].contiguous()
+            logits = lm.output.logits.save()
+        return logits
+
+    def can_continue_from(self, hook: HookPoint) -> bool:
+        """Whether `continue_from` can start at this hook point."""
+        return hook.site == "hook_resid_post" or (hook.site == "hook_resid_pre" and hook.layer > 0)
+
+    @torch.no_grad()
+    def decode(
+        self,
+        batch: Batch,
+        edits: Sequence[PlacedEdit],
+        max_new_tokens: int,
+        choose: Callable[[Tensor], Tensor],
+        proceed: Callable[[Tensor, Tensor], bool],
+    ) -> None:
+        """Generate token by token with a KV cache.
+
+        Args:
+            choose: logits [n, vocab] to the next token ids [n].
+            proceed: called with ids [n] and their log-probabilities [n]; returning False ends the loop.
+        """
+        if self.remote:
+            self._decode_in_one_job(batch, edits, max_new_tokens, proceed)
+            return
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self.lm.config)
+        lm, head, fresh = self.lm, self.head, batch.input_ids.shape[1]
+        for _ in range(max_new_tokens):
+            plan = self._plan(self._masked(edits, batch.index[:, -fresh:], batch.lengths))
+            inputs, options = self._inputs(batch, fresh)
+            with _LOCK, lm.trace(inputs, **options, past_key_values=cache, use_cache=True):
+                edit_sites(plan, apply_edit)
+                head.input = head.input[:, -1:].contiguous()
+                logits = lm.output.logits[:, -1].save()
+            tokens = choose(logits)
+            logprobs = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+            batch, fresh = batch.extended(tokens.cpu()), 1
+            if not proceed(tokens.cpu(), logprobs.cpu()):
+                return
+
+    def _decode_in_one_job(
+        self,
+        batch: Batch,
+        edits: Sequence[PlacedEdit],
+        n: int,
+        proceed: Callable[[Tensor, Tensor], bool],
+    ) -> None:
+        """Greedy generation as a single job; what `proceed` cuts off is computed all the same."""
+        index, end = batch.index, batch.index[:, -1:]
+        first = self._plan(self._masked(edits, index, batch.lengths))
+        later = [self._plan(self._masked(edits, end + step, batch.lengths)) for step in range(1, n)]
+        plans = [first, *later]
+        lm = self.lm
+        inputs, options = self._inputs(batch)
+        # generate() makes its own position ids; min_new_tokens keeps the number of steps known beforehand.
+        del options["position_ids"]
+        with (
+            _LOCK,
+            lm.generate(inputs, **options, max_new_tokens=n, min_new_tokens=n, do_sample=False) as tracer,
+        ):
+            logprobs = [].save()
+            for step in tracer.iter[:n]:
+                edit_sites(plans[step], apply_edit)
+                logprobs.append(lm.output.logits[:, -1].float().log_softmax(-1).max(-1).values.cpu())
+            ids = tracer.result.cpu().save()
+        for step in range(n):
+            if not proceed(ids[:, index.shape[1] + step], logprobs[step]):
+                return
+
+    def _inputs(self, batch: Batch, fresh: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Model inputs; `fresh` columns are new, the others are in the cache."""
+        device = self.device
+        take = slice(None) if fresh is None else slice(-fresh, None)
+        inputs = {
+            "input_ids": batch.input_ids[:, take].to(device),
+            "attention_mask": batch.attention_mask.to(device),
+        }
+        options: dict[str, Any] = {"position_ids": batch.index.clamp(min=0)[:, take].to(device)}
+        if self.remote:
+            options["remote"] = self.remote
+        return inputs, options
+
+    def _masked(
+        self, edits: Sequence[PlacedEdit], index: Tensor, lengths: Tensor
+    ) -> list[tuple[HookPoint, list[tuple[Edit, Tensor]]]]:
+        """Edits grouped by hook point in forward order, each with its mask; untouched hook points left out."""
+        grouped: dict[HookPoint, list[tuple[Edit, Tensor]]] = {}
+        for hook, edit, positions in edits:
+            mask = position_mask(positions, index, lengths)
+            if mask.any():
+                grouped.setdefault(self.check(hook), []).append((edit, mask))
+        return sorted(grouped.items(), key=lambda item: item[0].order)
+
+    def _plan(self, grouped: Sequence[tuple[HookPoint, list[tuple[Edit, Tensor]]]]) -> list[Any]:
+        located = [(*self.layout.locate(hook, self.n_layers), steps) for hook, steps in grouped]
+        return [(self._module(path), side, steps) for path, side, steps in located]
+
+    def _module(self, path: str) -> Any:
+        """The nnsight envoy at a dotted module path."""
+        return reduce(
+            lambda envoy, name: envoy[int(name)] if name.isdigit() else getattr(envoy, name),
+            path.split("."),
+            self.lm,
+        )

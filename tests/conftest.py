@@ -1,0 +1,107 @@
+"""Tiny random models of every architecture, a tiny SAE, and the real default model once a session."""
+
+from __future__ import annotations
+
+import os
+
+# No test may reach for the Hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import steerwidgets as sw
+
+SMALL = {"vocab_size": 260, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
+GROUPED = {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
+ARCHITECTURES = ("gpt2", "llama", "gemma2", "gpt_neox", "qwen2")
+
+
+def tiny_config(kind: str):
+    import transformers as t
+
+    match kind:
+        case "gpt2":
+            return t.GPT2Config(vocab_size=260, n_embd=24, n_layer=4, n_head=4, n_positions=64)
+        case "llama":
+            return t.LlamaConfig(**SMALL, **GROUPED)
+        case "gemma2":
+            # A window shorter than the prompts, so that local attention is really local.
+            return t.Gemma2Config(**SMALL, **GROUPED, head_dim=6, sliding_window=6, query_pre_attn_scalar=6)
+        case "gpt_neox":
+            return t.GPTNeoXConfig(**SMALL, intermediate_size=48, max_position_embeddings=64)
+        case "qwen2":
+            return t.Qwen2Config(**SMALL, **GROUPED)
+    raise AssertionError(kind)
+
+
+def byte_tokenizer():
+    """One token a byte, and the specials <bos>, <eos>, <pad>; adds none of them by itself."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {symbol: i for i, symbol in enumerate(alphabet)} | {"<bos>": 256, "<eos>": 257, "<pad>": 258}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
+    )
+
+
+def tiny_module(kind: str):
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    config = tiny_config(kind)
+    config.bos_token_id, config.eos_token_id, config.pad_token_id = 256, 257, 258
+    module = AutoModelForCausalLM.from_config(config).eval()
+    # Default initialisation is so small that attention is uniform; these models must have something to steer.
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(0, 0.25)
+    return module.requires_grad_(False)
+
+
+def tiny_sae(hook: str = "blocks.2.hook_resid_post", d_model: int = 24, **options) -> sw.SAE:
+    random = torch.Generator().manual_seed(1)
+    d_sae = 40
+    tensors = {
+        "W_enc": torch.randn(d_model, d_sae, generator=random) / 3,
+        "b_enc": torch.randn(d_sae, generator=random) / 5,
+        "W_dec": torch.randn(d_sae, d_model, generator=random) / 3,
+        "b_dec": torch.randn(d_model, generator=random) / 5,
+    }
+    if options.get("activation") == "jumprelu":
+        options["threshold"] = torch.rand(d_sae, generator=random)
+    return sw.SAE(**tensors, hook=hook, **options)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return byte_tokenizer()
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def tiny(request, tokenizer):
+    """(module, model): a raw Hugging Face module and the `SteeredModel` round it."""
+    module = tiny_module(request.param)
+    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer)
+    return SimpleNamespace(kind=request.param, module=module, model=model, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def llama(tokenizer):
+    module = tiny_module("llama")
+    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer)
+    return SimpleNamespace(kind="llama", module=module, model=model, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def default():
+    """The embedded default, with its own SAE."""
+    return sw.load()

@@ -1,0 +1,260 @@
+"""Every intervention equals a raw PyTorch-hook computation, on every architecture, padded or not, cached or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import steerwidgets as sw
+from steerwidgets.engine.layouts import blocks
+
+PROMPTS = ["one, two, three,", "a b", "January, February"]
+POSITIONS = [
+    "last",
+    "all",
+    "all_but_first",
+    "prompt",
+    "generated",
+    1,
+    -2,
+    slice(1, -1),
+    slice(-2, None),
+    [0, 2],
+]
+TOLERANCE = 1e-5
+
+
+def vector(hook: str = "blocks.2.hook_resid_post") -> sw.SteeringVector:
+    random = torch.Generator().manual_seed(3)
+    coefficients = torch.zeros(40)
+    coefficients[[1, 5, 7, 30]] = torch.tensor([0.9, -0.7, 1.3, -2.0])
+    return sw.SteeringVector(torch.randn(24, generator=random) / 3, hook, "test", coefficients)
+
+
+# Each intervention beside its definition, written out in plain tensor algebra.
+def encoded(sae, x):
+    pre = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    return torch.where(pre > sae.threshold, pre.relu(), torch.zeros_like(pre))
+
+
+def add_sae(sae, x, clamp, keep):
+    f = encoded(sae, x)
+    changed = f + 1.5 * vector().coefficients
+    changed = changed.clamp(min=0) if clamp else changed
+    decoded = changed @ sae.W_dec + sae.b_dec
+    return decoded + (x - (f @ sae.W_dec + sae.b_dec)) if keep else decoded
+
+
+def set_features(sae, x, ids, value):
+    f = encoded(sae, x)
+    return x + sum((value - f[..., i : i + 1]) * sae.W_dec[i] for i in ids)
+
+
+CASES = {
+    "add": (lambda p: sw.Add(vector(), 1.5, p), lambda sae, x: x + 1.5 * vector().direction),
+    "add, sae, keep, clamp": (
+        lambda p: sw.Add(vector(), 1.5, p, space="sae"),
+        lambda sae, x: add_sae(sae, x, True, True),
+    ),
+    "add, sae, keep": (
+        lambda p: sw.Add(vector(), 1.5, p, space="sae", clamp=False),
+        lambda sae, x: add_sae(sae, x, False, True),
+    ),
+    "add, sae, drop, clamp": (
+        lambda p: sw.Add(vector(), 1.5, p, space="sae", error_term="drop"),
+        lambda sae, x: add_sae(sae, x, True, False),
+    ),
+    "add, sae, drop": (
+        lambda p: sw.Add(vector(), 1.5, p, space="sae", error_term="drop", clamp=False),
+        lambda sae, x: add_sae(sae, x, False, False),
+    ),
+    "ablate": (lambda p: sw.Ablate([3, 8], p), lambda sae, x: set_features(sae, x, [3, 8], 0.0)),
+    "clamp": (lambda p: sw.Clamp([3, 8], 2.5, p), lambda sae, x: set_features(sae, x, [3, 8], 2.5)),
+}
+
+
+def chosen(positions, length: int, prompt: int) -> list[int]:
+    """The definition of `positions` for one unpadded sequence, independent of the masks under test."""
+    everything = list(range(length))
+    match positions:
+        case "last":
+            return [prompt - 1]
+        case "all":
+            return everything
+        case "all_but_first":
+            return everything[1:]
+        case "prompt":
+            return everything[:prompt]
+        case "generated":
+            return everything[prompt:]
+        case slice():
+            start, stop, _ = positions.indices(prompt)
+            return everything[start : length if positions.stop is None else stop]
+        case int():
+            return [positions % prompt]
+        case _:
+            return [p % prompt for p in positions]
+
+
+def raw_logits(tiny, ids: list[int], prompt: int, positions, definition, layer: int = 2) -> torch.Tensor:
+    """Next-token logits of one unpadded sequence, with a plain forward hook."""
+    where = [p for p in chosen(positions, len(ids), prompt) if p < len(ids)]
+
+    def hook(module, inputs, output):
+        x = (output[0] if isinstance(output, tuple) else output).clone()
+        if where:
+            x[:, where] = definition(tiny.model.sae, x[:, where])
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    handle = blocks(tiny.module)[layer].register_forward_hook(hook)
+    try:
+        with torch.no_grad():
+            return tiny.module(torch.tensor([ids]), use_cache=False).logits[0, -1]
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_with_and_without_padding(tiny, name):
+    make, definition = CASES[name]
+    for positions in POSITIONS:
+        expected = torch.stack(
+            [
+                raw_logits(tiny, ids, len(ids), positions, definition)
+                for ids in tiny.tokenizer(PROMPTS)["input_ids"]
+            ]
+        )
+        padded = tiny.model.logits(PROMPTS, [make(positions)])
+        alone = tiny.model.logits(PROMPTS[1], [make(positions)])
+        assert (padded - expected).abs().max() < TOLERANCE, positions
+        assert (alone - expected[1]).abs().max() < TOLERANCE, positions
+
+
+@pytest.mark.parametrize("name", ["add", "add, sae, keep, clamp", "ablate"])
+def test_generation_with_kv_cache_equals_recomputation_without(tiny, name):
+    make, definition = CASES[name]
+    for positions in POSITIONS if name == "add" else ["all_but_first", slice(-2, None)]:
+        ids = tiny.tokenizer(PROMPTS[0])["input_ids"]
+        prompt, expected, logprobs = len(ids), [], []
+        for _ in range(3):
+            logits = raw_logits(tiny, ids, prompt, positions, definition)
+            token = int(logits.argmax())
+            if token == 257:
+                break
+            expected.append(token)
+            logprobs.append(float(logits.log_softmax(-1)[token]))
+            ids = [*ids, token]
+        generation = tiny.model.generate(PROMPTS[0], [make(positions)], max_new_tokens=3)
+        assert generation.text == tiny.tokenizer.decode(expected), positions
+        assert generation.logprobs == pytest.approx(logprobs, abs=1e-4), positions
+
+
+def test_steering_changes_something(tiny):
+    baseline = tiny.model.logits(PROMPTS)
+    for make, _ in CASES.values():
+        assert (tiny.model.logits(PROMPTS, [make("last")]) - baseline).abs().max() > 1e-2
+
+
+def test_unclamped_sae_addition_equals_adding_the_decoded_direction(tiny):
+    decoded = sw.SteeringVector(
+        tiny.model.sae.decode_direction(vector().coefficients), "blocks.2.hook_resid_post"
+    )
+    in_sae = tiny.model.logits(PROMPTS, [sw.Add(vector(), 2.0, "all", space="sae", clamp=False)])
+    in_residual = tiny.model.logits(PROMPTS, [sw.Add(decoded, 2.0, "all")])
+    assert (in_sae - in_residual).abs().max() < TOLERANCE
+
+
+def test_several_interventions_apply_in_order(llama):
+    steps = [sw.Add(vector(), 1.0, "all"), sw.Ablate([3, 8], "all"), sw.Clamp(5, 1.0, "last")]
+
+    def definition(sae, x):
+        x = set_features(sae, x + vector().direction, [3, 8], 0.0)
+        x[:, -1:] = set_features(sae, x[:, -1:], [5], 1.0)
+        return x
+
+    ids = llama.tokenizer(PROMPTS[0])["input_ids"]
+    expected = raw_logits(llama, ids, len(ids), "all", definition)
+    assert (llama.model.logits(PROMPTS[0], steps)[0] - expected).abs().max() < TOLERANCE
+
+
+def test_interventions_at_several_layers(tiny):
+    first, second = vector("blocks.1.hook_resid_post"), vector("blocks.3.hook_resid_pre")
+    steered = tiny.model.logits(PROMPTS, [sw.Add(second, 1.0, "last"), sw.Add(first, -1.0, "all")])
+    handles = [
+        blocks(tiny.module)[layer].register_forward_hook(_adder(sign, last))
+        for layer, sign, last in ((1, -1.0, False), (2, 1.0, True))
+    ]
+    with torch.no_grad():
+        expected = [
+            tiny.module(torch.tensor([ids])).logits[0, -1] for ids in tiny.tokenizer(PROMPTS)["input_ids"]
+        ]
+    for handle in handles:
+        handle.remove()
+    assert (steered - torch.stack(expected)).abs().max() < TOLERANCE
+
+
+def _adder(sign: float, last: bool):
+    def hook(module, inputs, output):
+        x = (output[0] if isinstance(output, tuple) else output).clone()
+        x[:, -1 if last else slice(None)] += sign * vector().direction
+        return (x, *output[1:]) if isinstance(output, tuple) else x
+
+    return hook
+
+
+def test_activations_equal_hidden_states(tiny):
+    with torch.no_grad():
+        for n, ids in enumerate(tiny.tokenizer(PROMPTS)["input_ids"]):
+            hidden = tiny.module(torch.tensor([ids]), output_hidden_states=True).hidden_states[3][0]
+            for read, expected in (("last", hidden[-1]), ("mean", hidden[1:].mean(0)), (1, hidden[1])):
+                got = tiny.model.activations(PROMPTS, read, "blocks.2.hook_resid_post")[n]
+                assert (got - expected).abs().max() < TOLERANCE, read
+            features = encoded(tiny.model.sae, hidden)
+            assert (tiny.model.features(PROMPTS, "mean")[n] - features[1:].mean(0)).abs().max() < TOLERANCE
+
+
+def test_every_site_reads_what_the_layer_computes(tiny):
+    """resid_post = resid_pre + attn_out + mlp_out holds only if all four sites are the right tensors."""
+    sites = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+    pre, attention, mlp, post = (tiny.model.activations(PROMPTS, hook=f"blocks.1.{site}") for site in sites)
+    assert (pre + attention + mlp - post).abs().max() < TOLERANCE
+    if tiny.kind != "gpt_neox":
+        middle = tiny.model.activations(PROMPTS, hook="blocks.1.hook_resid_mid")
+        assert (pre + attention - middle).abs().max() < TOLERANCE
+    assert tiny.model.activations(PROMPTS, hook="blocks.1.attn.hook_z").shape == (3, 24)
+
+
+def test_continuing_from_the_hook_point_equals_the_whole_run(tiny):
+    from steerwidgets.core.edits import apply_edit
+    from steerwidgets.core.positions import position_mask
+
+    batch, traces = tiny.model.batch(PROMPTS), tiny.model.traces
+    [(hook, edit, positions)] = tiny.model.bind([sw.Add(vector(), 1.0, "all_but_first", space="sae")])
+    x = traces.capture(batch, hook)
+    residual = apply_edit(x, edit, position_mask(positions, batch.index, batch.lengths))
+    shortcut = traces.continue_from(batch, hook, residual, last=2)
+    whole = traces.logits(batch, [(hook, edit, positions)], last=2)
+    assert (shortcut - whole).abs().max() < TOLERANCE
+
+
+def test_remote_round_trip_gives_the_same(tiny):
+    """`remote="local"` serialises each trace as for NDIF, with this package hidden from the other side."""
+    remote = sw.load(tiny.module, sae=tiny.model.sae, tokenizer=tiny.tokenizer, remote="local")
+    for make, _ in CASES.values():
+        steps = [make("all_but_first")]
+        assert torch.equal(remote.logits(PROMPTS, steps), tiny.model.logits(PROMPTS, steps))
+    assert torch.equal(remote.features(PROMPTS, "mean"), tiny.model.features(PROMPTS, "mean"))
+    steps = [sw.Add(vector(), 1.0, "generated")]
+    here, there = (m.generate(PROMPTS[0], steps, max_new_tokens=4) for m in (tiny.model, remote))
+    assert here.text == there.text
+    assert there.logprobs == pytest.approx(here.logprobs, abs=1e-5)
+
+
+def test_callbacks_and_stop(llama):
+    seen: list[str] = []
+    generation = llama.model.generate(
+        "one, two,", max_new_tokens=8, on_token=lambda t, p: seen.append(t), stop=lambda: len(seen) >= 3
+    )
+    assert len(generation.tokens) == 3
+    assert tuple(seen) == generation.tokens
+    assert not generation.finished
