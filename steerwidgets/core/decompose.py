@@ -51,9 +51,7 @@ def decompose_direction(direction: Tensor, sae: SAE, method: Method, k: int) -> 
     return coefficients.cpu(), sae.decode_direction(coefficients).cpu()
 
 
-def _pursuit(
-    direction: Tensor, rows: Tensor, unit_rows: Tensor, k: int, signed: bool
-) -> tuple[Tensor, Tensor]:
+def _pursuit(direction: Tensor, rows: Tensor, unit_rows: Tensor, k: int, signed: bool) -> tuple[Tensor, Tensor]:
     """Greedy: take the row that best matches the residual, refit all taken rows, repeat."""
     taken: list[int] = []
     values = direction.new_zeros(0)

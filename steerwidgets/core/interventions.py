@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from steerwidgets.core.edits import AddDirection, Edit, Reconstruct, edit_features
 from steerwidgets.core.features import Features, FeatureSet
@@ -57,7 +59,7 @@ class Add:
 
     def hook(self, sae: SAE | None = None) -> HookPoint:
         """The hook point edited: the vector's own."""
-        return self.vector.hook
+        return HookPoint.parse(self.vector.hook)
 
     def bind(self, sae: SAE | None) -> Edit:
         """This intervention as a function of tensors.
@@ -65,24 +67,7 @@ class Add:
         Raises:
             ValueError: space "sae" without an SAE, or with one of another size or hook point.
         """
-        if self.space == "residual":
-            return AddDirection(self.multiplier * self.vector.direction)
-        sae = _needed(sae, "Add(space='sae')")
-        coefficients = self.vector.coefficients
-        assert coefficients is not None
-        if coefficients.numel() != sae.d_sae or self.vector.hook != HookPoint.parse(sae.hook):
-            raise ValueError(
-                f"the vector {self.vector.name!r} has {coefficients.numel()} coefficients at "
-                f"{self.vector.hook}, but the SAE has {sae.d_sae} features at {sae.hook}."
-            )
-        if self.error_term == "drop":
-            return Reconstruct(sae, self.multiplier * coefficients, self.clamp)
-        if not self.clamp:
-            return AddDirection(self.multiplier * sae.decode_direction(coefficients.to(sae.W_dec)))
-        # With the error term kept, a feature whose coefficient is zero does not change.
-        ids = coefficients.nonzero()[:, 0].to(sae.W_dec.device)
-        shift = self.multiplier * coefficients.to(sae.W_dec)[ids]
-        return edit_features(sae, ids, scale=1.0, shift=shift, clamp=True)
+        return bind_adds([self], sae)
 
 
 @dataclass(frozen=True)
@@ -152,6 +137,41 @@ class Clamp:
 Intervention = Add | Ablate | Clamp
 
 
+def bind_adds(adds: Sequence[Add], sae: SAE | None) -> Edit:
+    """One edit for n rows of a batch, row i under `adds[i]`; a single `Add` binds for every row.
+
+    All share space, error term and clamp. Without a clamp and with the error term kept the residual form runs.
+
+    Raises:
+        ValueError: space "sae" without an SAE, or with one of another size or hook point.
+    """
+    first = adds[0]
+    m = torch.tensor([add.multiplier for add in adds])[:, None]
+
+    def by_row(values: Tensor) -> Tensor:
+        """[n, d] to something that broadcasts against [n, positions, d]; [d] for a single row."""
+        return values[0] if len(adds) == 1 else values[:, None]
+
+    if first.space == "residual":
+        return AddDirection(by_row(m * torch.stack([add.vector.direction for add in adds])))
+    sae = _needed(sae, "Add(space='sae')")
+    for vector in {id(add.vector): add.vector for add in adds}.values():
+        assert vector.coefficients is not None
+        if vector.coefficients.numel() != sae.d_sae or vector.hook != HookPoint.parse(sae.hook):
+            raise ValueError(
+                f"the vector {vector.name!r} has {vector.coefficients.numel()} coefficients at {vector.hook}, "
+                f"but the SAE has {sae.d_sae} features at {sae.hook}."
+            )
+    shift = (m * torch.stack([add.vector.coefficients for add in adds])).to(sae.W_dec)  # type: ignore[misc]
+    if first.error_term == "drop":
+        return Reconstruct(sae, by_row(shift), first.clamp)
+    if not first.clamp:
+        return AddDirection(by_row(sae.decode_direction(shift)))
+    # With the error term kept, a feature whose coefficient is zero does not change.
+    ids = (shift != 0).any(0).nonzero()[:, 0]
+    return edit_features(sae, ids, scale=1.0, shift=by_row(shift[:, ids]), clamp=True)
+
+
 def _set_features(sae: SAE | None, features: Features, value: float | tuple[float, ...], who: str) -> Edit:
     sae = _needed(sae, who)
     ids = sae.check_ids(FeatureSet.of(features).tensor).to(sae.W_dec.device)
@@ -161,7 +181,5 @@ def _set_features(sae: SAE | None, features: Features, value: float | tuple[floa
 
 def _needed(sae: SAE | None, who: str) -> SAE:
     if sae is None:
-        raise ValueError(
-            f"{who} needs an SAE, but the model was loaded without one; give sw.load(..., sae=...)."
-        )
+        raise ValueError(f"{who} needs an SAE, but the model was loaded without one; give sw.load(..., sae=...).")
     return sae

@@ -73,7 +73,7 @@ def position_mask(positions: Positions, index: Tensor, lengths: Tensor) -> Tenso
         case int():
             chosen = [positions]
         case _:
-            chosen = list(positions)  # type: ignore[arg-type]
+            chosen = list(positions)
     shortest = int(lengths.min())
     for position in chosen:
         if not -shortest <= position < shortest:

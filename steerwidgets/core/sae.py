@@ -76,6 +76,7 @@ class SAE:
         pre = x @ self.W_enc + self.b_enc
         f = pre.relu()
         if self.activation == "jumprelu":
+            assert self.threshold is not None
             f = f * (pre > self.threshold)
         elif self.activation == "topk":
             assert self.k is not None
@@ -116,7 +117,7 @@ class SAE:
 
     def to(self, device: torch.device | str) -> SAE:
         """The same SAE with its tensors on `device`."""
-        tensors = {key: value.to(device) for key, value in vars(self).items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {k: value.to(device) for k, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **tensors)
 
     def check_ids(self, ids: Tensor) -> Tensor:
@@ -128,7 +129,6 @@ class SAE:
         wrong = ids[(ids < 0) | (ids >= self.d_sae)].tolist()
         if wrong:
             raise ValueError(
-                f"feature {wrong[0]} is out of range: {self.name} has {self.d_sae} features, "
-                f"0 to {self.d_sae - 1}."
+                f"feature {wrong[0]} is out of range: {self.name} has {self.d_sae} features, 0 to {self.d_sae - 1}."
             )
         return ids

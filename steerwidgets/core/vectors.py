@@ -64,20 +64,14 @@ class SteeringVector:
                 continue
             value = torch.as_tensor(value).detach().cpu().float()
             if value.ndim != dims or (value.numel() == 0 and field == "direction"):
-                raise ValueError(
-                    f"{field} of {self.name!r} has shape {tuple(value.shape)}; it must be {dims}-D."
-                )
+                raise ValueError(f"{field} of {self.name!r} has shape {tuple(value.shape)}; it must be {dims}-D.")
             if not value.isfinite().all():
-                raise ValueError(
-                    f"{field} of {self.name!r} holds values that are not finite (NaN or infinity)."
-                )
+                raise ValueError(f"{field} of {self.name!r} holds values that are not finite (NaN or infinity).")
             object.__setattr__(self, field, value)
         if self.coefficients is not None and self.rows is not None:
             wanted = (int((self.coefficients != 0).sum()), self.direction.numel())
             if tuple(self.rows.shape) != wanted:
-                raise ValueError(
-                    f"rows of {self.name!r} has shape {tuple(self.rows.shape)}; it must be {wanted}."
-                )
+                raise ValueError(f"rows of {self.name!r} has shape {tuple(self.rows.shape)}; it must be {wanted}.")
 
     @property
     def norm(self) -> float:
@@ -148,7 +142,7 @@ class SteeringVector:
         Raises:
             ValueError: no SAE, or one of another width or hook point.
         """
-        sae: SAE | None = getattr(model, "sae", model)  # type: ignore[assignment]
+        sae: Any = getattr(model, "sae", model)
         if sae is None:
             raise ValueError("decompose needs an SAE, but the model was loaded without one.")
         if sae.d_model != self.direction.numel() or HookPoint.parse(sae.hook) != self.hook:
@@ -227,9 +221,7 @@ class SteeringVector:
         except (SafetensorError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a steering vector saved by steerwidgets: {error}") from error
         if about["format"] > FORMAT:
-            raise ValueError(
-                f"{path} has format {about['format']}; this version reads up to {FORMAT}: upgrade."
-            )
+            raise ValueError(f"{path} has format {about['format']}; this version reads up to {FORMAT}: upgrade.")
         coefficients = None
         if about["d_sae"] is not None:
             coefficients = torch.zeros(about["d_sae"])
@@ -251,9 +243,7 @@ class SteeringVector:
             )
         d_sae = self.coefficients.numel()
         if ids.ids and not (min(ids.ids) >= 0 and max(ids.ids) < d_sae):
-            raise ValueError(
-                f"feature ids must lie in 0 .. {d_sae - 1}; found {min(ids.ids)} .. {max(ids.ids)}."
-            )
+            raise ValueError(f"feature ids must lie in 0 .. {d_sae - 1}; found {min(ids.ids)} .. {max(ids.ids)}.")
         chosen = torch.zeros(d_sae, dtype=torch.bool)
         chosen[ids.tensor] = True
         gone = (chosen if how == "drop" else ~chosen) & (self.coefficients != 0)

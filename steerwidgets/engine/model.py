@@ -101,16 +101,23 @@ class SteeredModel:
 
     def batch(self, prompts: Prompts) -> Batch:
         """Prompts as one left-padded batch."""
-        return self._pad(tokenize(self.tokenizer, prompts, self._prepend_bos))
+        return self.pad(tokenize(self.tokenizer, prompts, self._prepend_bos))
+
+    def pad(self, sequences: Sequence[Sequence[int]], lengths: Sequence[int] | None = None) -> Batch:
+        """Token sequences as one batch; `lengths` says how many tokens of each are prompt (default: all)."""
+        pad = self.tokenizer.pad_token_id
+        return Batch.of(sequences, pad if pad is not None else 0, lengths)
+
+    def token_ids(self, prompt: str) -> tuple[int, ...]:
+        """The prompt's token ids, special tokens included."""
+        [ids] = tokenize(self.tokenizer, [prompt], self._prepend_bos)
+        return tuple(ids)
 
     def tokens(self, prompt: str) -> list[str]:
         """The prompt's tokens as text, special tokens included."""
-        [ids] = tokenize(self.tokenizer, [prompt], self._prepend_bos)
-        return [self.tokenizer.decode([i]) for i in ids]
+        return [self.tokenizer.decode([i]) for i in self.token_ids(prompt)]
 
-    def activations(
-        self, prompts: Prompts, read: Read = "last", hook: HookPoint | str | None = None
-    ) -> Tensor:
+    def activations(self, prompts: Prompts, read: Read = "last", hook: HookPoint | str | None = None) -> Tensor:
         """Activations at a hook point, float32 [n_prompts, d_model].
 
         Args:
@@ -132,9 +139,7 @@ class SteeredModel:
             ValueError: as `activations`; and if the model was loaded without an SAE.
         """
         sae = self.need_sae("features")
-        return self._read(
-            prompts, read, HookPoint.parse(sae.hook), lambda x: sae.encode(x.to(sae.W_enc.device))
-        )
+        return self._read(prompts, read, HookPoint.parse(sae.hook), lambda x: sae.encode(x.to(sae.W_enc.device)))
 
     def logits(self, prompts: Prompts, interventions: Sequence[Intervention] | Intervention = ()) -> Tensor:
         """Next-token logits, float32 [n_prompts, vocab], under interventions applied in the order given."""
@@ -182,9 +187,7 @@ class SteeredModel:
         if max_new_tokens < 1 or temperature < 0:
             raise ValueError("generate needs max_new_tokens >= 1 and temperature >= 0.")
         if temperature > 0 and self.traces.remote:
-            raise ValueError(
-                "sampling on NDIF is not offered, since it could not be repeated; use temperature=0."
-            )
+            raise ValueError("sampling on NDIF is not offered, since it could not be repeated; use temperature=0.")
         [prompt] = check_prompts([prompt])
         stopped = getattr(stop, "is_set", stop) or (lambda: False)
         random = torch.Generator().manual_seed(seed)
@@ -221,9 +224,7 @@ class SteeredModel:
             ValueError: the model was loaded without one.
         """
         if self.sae is None:
-            raise ValueError(
-                f"{who} needs an SAE, but {self.name} was loaded without one; give sw.load(..., sae=...)."
-            )
+            raise ValueError(f"{who} needs an SAE, but {self.name} was loaded without one; give sw.load(..., sae=...).")
         return self.sae
 
     def bind(self, interventions: Sequence[Intervention] | Intervention) -> list[PlacedEdit]:
@@ -237,16 +238,10 @@ class SteeredModel:
         edits: list[PlacedEdit] = []
         for intervention in listed:
             if not isinstance(intervention, Intervention):
-                raise TypeError(
-                    f"{intervention!r} is not an intervention; give sw.Add, sw.Ablate or sw.Clamp."
-                )
+                raise TypeError(f"{intervention!r} is not an intervention; give sw.Add, sw.Ablate or sw.Clamp.")
             hook = self.traces.check(intervention.hook(self.sae))
             vector = getattr(intervention, "vector", None)
-            if (
-                vector is not None
-                and vector.direction.numel() != self.traces.d_model
-                and "hook_z" not in hook.site
-            ):
+            if vector is not None and vector.direction.numel() != self.traces.d_model and "hook_z" not in hook.site:
                 raise ValueError(
                     f"the vector {vector.name!r} has {vector.direction.numel()} dimensions, but {self.name} has "
                     f"d_model {self.traces.d_model}; it was made for another model."
@@ -268,9 +263,7 @@ class SteeredModel:
         median = norm.masked_fill(sink, torch.nan).nanmedian(dim=1, keepdim=True).values
         return sink | (norm > SINK_FACTOR * median)
 
-    def _read(
-        self, prompts: Prompts, read: Read, hook: HookPoint, transform: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    def _read(self, prompts: Prompts, read: Read, hook: HookPoint, transform: Callable[[Tensor], Tensor]) -> Tensor:
         self.traces.check(hook)
         batch = self.batch(prompts)
 
@@ -305,10 +298,6 @@ class SteeredModel:
         parts = [(rows, compute(part)) for rows, part in batch.chunks(MAX_TOKENS)]
         order = torch.cat([rows for rows, _ in parts]).argsort()
         return torch.cat([values for _, values in parts])[order]
-
-    def _pad(self, sequences: Sequence[Sequence[int]], lengths: Sequence[int] | None = None) -> Batch:
-        pad = self.tokenizer.pad_token_id
-        return Batch.of(sequences, pad if pad is not None else 0, lengths)
 
     def _end_tokens(self) -> set[int]:
         config = getattr(self.traces.lm, "generation_config", None)

@@ -67,14 +67,11 @@ def _from_sae_lens(sae: Any) -> SAE:
     return _build(cfg | {"architecture": sae.cfg.architecture()}, metadata, state, str(name))
 
 
-def _build(
-    cfg: Mapping[str, Any], metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
-) -> SAE:
+def _build(cfg: Mapping[str, Any], metadata: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> SAE:
     architecture = cfg.get("architecture", "standard")
     if architecture not in ACTIVATIONS:
         raise ValueError(
-            f"{name}: the SAE architecture {architecture!r} is not supported; "
-            f"supported are {', '.join(ACTIVATIONS)}."
+            f"{name}: the SAE architecture {architecture!r} is not supported; supported are {', '.join(ACTIVATIONS)}."
         )
     if cfg.get("normalize_activations", "none") not in ("none", None):
         raise ValueError(

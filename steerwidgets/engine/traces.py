@@ -159,7 +159,7 @@ class Traces:
             _LOCK,
             lm.generate(inputs, **options, max_new_tokens=n, min_new_tokens=n, do_sample=False) as tracer,
         ):
-            logprobs = [].save()
+            logprobs: Any = [].save()  # type: ignore[attr-defined]
             for step in tracer.iter[:n]:
                 edit_sites(plans[step], apply_edit)
                 logprobs.append(lm.output.logits[:, -1].float().log_softmax(-1).max(-1).values.cpu())

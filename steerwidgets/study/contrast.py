@@ -1,0 +1,90 @@
+"""Build steering vectors from prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import get_args
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.interventions import Space
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.batches import Prompts, check_prompts
+from steerwidgets.engine.model import Read, SteeredModel
+from steerwidgets.study.recipes import Replayer
+
+
+def contrast(
+    model: SteeredModel,
+    positive: Prompts,
+    negative: Prompts | None = None,
+    space: Space = "residual",
+    read: Read | None = None,
+    paired: bool = True,
+    name: str | None = None,
+    hook: HookPoint | str | None = None,
+) -> SteeringVector:
+    """Positive minus negative, averaged over prompts (difference of means; CAA, arXiv 2312.06681).
+
+    Args:
+        model: reads the prompts, at its own hook point unless `hook` says another.
+        positive: prompts that show what the vector should add.
+        negative: prompts that show what it should take away. Without them the vector is the plain mean of the
+            set, which carries everything that all prompts share.
+        space: `"residual"`: mean of activations. `"sae"`: mean of feature activations, as `coefficients`;
+            `direction` is their decoding, without `b_dec`, which cancels in a difference.
+        read: as `SteeredModel.activations`; the model's preset (`model.preset.read`) if left out.
+        paired: positive i is the analogue of negative i. The mean is the same; leaving an item out, and the
+            shuffled control, then act on pairs.
+        name: shown in tables.
+
+    Raises:
+        ValueError: an empty set, paired sets of different length, or space "sae" without an SAE.
+    """
+    positive, negative = check_prompts(positive), None if negative is None else check_prompts(negative)
+    if space not in get_args(Space):
+        raise ValueError(f'space={space!r} is not understood; give "residual" or "sae".')
+    if negative is not None and paired and len(positive) != len(negative):
+        raise ValueError(
+            f"paired sets must be of one length: {len(positive)} positive and {len(negative)} negative prompts. "
+            "Give analogues one for one, or paired=False."
+        )
+    sae = model.need_sae("contrast(space='sae')") if space == "sae" else None
+    if sae is not None and hook is not None and HookPoint.parse(hook) != HookPoint.parse(sae.hook):
+        raise ValueError(f"the SAE reads {sae.hook}; space='sae' cannot read {hook}.")
+    recipe = {
+        "construction": "contrast",
+        "model": model.name,
+        "sae": sae.name if sae is not None else None,
+        "hook": str(sae.hook if sae is not None else HookPoint.parse(hook or model.hook)),
+        "space": space,
+        "read": model.preset.read if read is None else read,
+        "paired": paired and negative is not None,
+        "positive": positive,
+        "negative": negative,
+        "name": name or f"{_brief(positive)}{'' if negative is None else f' - {_brief(negative)}'}",
+    }
+    return Replayer(model)(recipe)
+
+
+def keep_distinct(model: SteeredModel, vector: SteeringVector, k: int = 50) -> SteeringVector:
+    """Keep only features that are among the top k of one prompt set and not of the other.
+
+    A rule for "off-topic" that needs no labels: what both sets share does not tell them apart. It is *not*
+    known to improve steering; measure it.
+
+    Args:
+        model: the model that the vector was made with.
+        vector: a vector with coefficients, made from a contrast of two sets.
+        k: how many features of each set, by mean activation, count as its own; zero is never among them.
+
+    Raises:
+        ValueError: the vector has no coefficients, or no contrast of two sets in its recipe.
+    """
+    recipe = {"construction": "distinct", "k": k, "of": vector.recipe}
+    return replace(Replayer(model)(recipe), name=f"{vector.name}, distinct features")
+
+
+def _brief(prompts: Sequence[str]) -> str:
+    first = prompts[0] if len(prompts[0]) <= 24 else prompts[0][:23] + "…"
+    return first if len(prompts) == 1 else f"{first} (+{len(prompts) - 1})"

@@ -1,0 +1,254 @@
+"""The main job from end to end: compare, build the study's five vectors, sweep with controls, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from steerwidgets.core.interventions import Add
+from steerwidgets.core.positions import Positions
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.model import Read, SteeredModel
+from steerwidgets.study.compare import FeatureComparison, compare
+from steerwidgets.study.contrast import contrast, keep_distinct
+from steerwidgets.study.figures import layer_curves
+from steerwidgets.study.report import Page, add_comparison, add_sweep
+from steerwidgets.study.results import SweepResult
+from steerwidgets.study.sweep import sweep
+from steerwidgets.study.tasks import Answers, TaskSuite, analogues, successors
+
+Progress = Callable[[str, int, int], Any]
+Stop = Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One way to carry one sequence into another: where from, where to, and what is asked."""
+
+    name: str
+    source: str
+    target: str
+    answers: Answers
+    # Task names; each is a sequence and a format. The seven tasks of the study, in formats that the model can do.
+    tasks: tuple[str, ...]
+
+
+DIRECTIONS = (
+    Direction(
+        "months to numbers", "months", "number words", "numbers",
+        ("months, list", "months, sentence", "weekdays, list", "weekdays, sentence", "number words, list"),
+    ),
+    Direction(
+        "numbers to months", "number words", "months", "months",
+        ("number words, list", "number words, sentence", "descending number words, list",
+         "Spanish number words, list"),
+    ),
+)  # fmt: skip
+LAYERS = (5, 9, 13, 17, 21, 25, 28)
+
+
+@dataclass
+class DemoResult:
+    """What the demo has so far; complete unless it was stopped."""
+
+    comparison: FeatureComparison
+    sweeps: dict[str, SweepResult] = field(default_factory=dict)
+    vectors: dict[str, dict[str, SteeringVector | Add]] = field(default_factory=dict)
+    published: pd.DataFrame = field(default_factory=pd.DataFrame)
+    layers: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """All sweeps in one tidy table, with the direction of each cell."""
+        return pd.concat([r.table.assign(direction=name) for name, r in self.sweeps.items()], ignore_index=True)
+
+
+def five_vectors(model: SteeredModel, positive: list[str], negative: list[str]) -> dict[str, SteeringVector | Add]:
+    """The study's five constructions from paired prompts, each with the way it is added.
+
+    Residual mean; SAE mean, added in feature space; the residual vector decomposed into features without the
+    off-topic ones, added to the residual stream and in feature space; the SAE mean without off-topic features.
+    "Off-topic" is what both prompt sets share (`keep_distinct`), a rule that needs no labels.
+    """
+    residual = contrast(model, positive, negative, name="residual mean")
+    in_sae = contrast(model, positive, negative, space="sae", name="SAE mean")
+    # Signed: a difference takes features away as well as adding them.
+    decomposed = keep_distinct(model, residual.decompose(model, "sparse", k=64))
+    return {
+        "residual mean": residual,
+        "SAE mean": Add(in_sae, space="sae"),
+        "decomposed, residual": decomposed,
+        "decomposed, SAE": Add(decomposed, space="sae"),
+        "filtered SAE": Add(keep_distinct(model, in_sae), space="sae"),
+    }
+
+
+def run_demo(
+    model: SteeredModel, out: Path, quick: bool = False, seed: int = 0, progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> DemoResult:  # fmt: skip
+    """Run the main job and write `results.csv`, `report.html` and `vectors/` into `out` as parts are finished.
+
+    Args:
+        quick: one direction, fewer tasks, multipliers and random draws; no layers.
+        progress: called with (part, cells done, cells in all).
+        stop: asked between batches; what is finished is written.
+    """
+    tell, stopped = progress or (lambda *_: None), stop or (lambda: False)
+    out.mkdir(parents=True, exist_ok=True)
+    numbers, months = analogues("number words", "months")
+    result = DemoResult(compare(model, numbers, months))
+    for direction in DIRECTIONS[:1] if quick else DIRECTIONS:
+        if stopped():
+            break
+        source, target = analogues(direction.source, direction.target)
+        vectors = five_vectors(model, target, source)
+        result.vectors[direction.name] = vectors
+        _save(vectors, direction.name, out)
+        found = sweep(
+            model, _suite(direction, quick), vectors, (1.0, 2.0, 3.0) if quick else None, seed=seed,
+            draws=4 if quick else 20, progress=_bar(tell, direction.name), stop=stopped,
+        )  # fmt: skip
+        if found.cells.empty or found.summary().empty:
+            break
+        result.sweeps[direction.name] = found
+        result.cells.to_csv(out / "results.csv", index=False)
+        write_demo_report(model, result, out)
+    if not quick and not stopped():
+        result.published = as_published(model, seed, tell, stopped)
+        write_demo_report(model, result, out)
+    if not quick and not stopped():
+        result.layers = by_layer(model, seed, tell, stopped)
+        write_demo_report(model, result, out)
+    return result
+
+
+def as_published(model: SteeredModel, seed: int, tell: Progress, stop: Stop) -> pd.DataFrame:
+    """Each confound of the original study that applies, as published and corrected, on months to numbers.
+
+    Returns:
+        columns: confound, measure, published, corrected.
+    """
+    source, target = analogues("months", "number words")
+    suite = successors("numbers", ("list", "sentence"), ("months",))
+    residual, in_sae = contrast(model, target, source), contrast(model, target, source, space="sae")
+
+    def accuracy(name: str, given: SteeringVector | Add, best: bool = False, **options: Any) -> float:
+        result = sweep(model, suite, {"vector": given}, controls=False, seed=seed, stop=stop,
+                       progress=lambda done, total, _: tell(name, done, total), **options)  # fmt: skip
+        return float(result.accuracy("best" if best else "held-out")["mean"].iloc[0])
+
+    pair = compare(model, target[0], source[0], k=100, read="last")
+    padded, honest = pair.overlap((100,), as_published=True), pair.overlap((100,))
+    published = residual.decompose(model, "published")
+    sparse = residual.decompose(model, "sparse", k=64)
+    held_out = accuracy("residual mean", residual)
+    rows = [
+        ("1 top-k padded with features that do not fire", "features in both of top 100, one prompt pair, last token",
+         float(padded["both"].iloc[0]), float(honest["both"].iloc[0])),
+        ("2 vectors built from the prompts they are scored on", "accuracy, residual mean",
+         accuracy("no leave-one-out", residual, leave_out=False), held_out),
+        ("3 SAE space replaced the whole stream, residual space one token",
+         "accuracy, SAE mean minus residual mean",
+         accuracy("error term dropped", Add(in_sae, space="sae", error_term="drop"), positions="all")
+         - accuracy("last token", residual, positions="last"),
+         accuracy("SAE mean", Add(in_sae, space="sae")) - held_out),
+        ("4 a direction encoded and decoded as if it were an activation", "cosine with the residual mean",
+         published.cosine(residual), sparse.cosine(residual)),
+        ("4 a direction encoded and decoded as if it were an activation", "accuracy, decomposed",
+         accuracy("decomposed, published", published), accuracy("decomposed", sparse)),
+        ("5 multiplier picked on the prompts it is scored on", "accuracy, residual mean",
+         accuracy("best multiplier", residual, best=True), held_out),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["confound", "measure", "published", "corrected"])
+
+
+def by_layer(model: SteeredModel, seed: int, tell: Progress, stop: Stop) -> pd.DataFrame:
+    """Where in the model, and at which positions, a residual mean steers a list: held-out accuracy.
+
+    Returns:
+        columns: direction, layer, positions, accuracy, multiplier (most often chosen), n.
+    """
+    rows: list[tuple[Any, ...]] = []
+    settings: tuple[tuple[Read, Positions], ...] = (("mean", "all_but_first"), ("last", "last"))
+    for direction in DIRECTIONS:
+        source, target = analogues(direction.source, direction.target)
+        suite = successors(direction.answers, ("list",), (direction.source,))
+        for read, positions in settings:
+            for layer in LAYERS:
+                vector = contrast(model, target, source, read=read, hook=f"blocks.{layer}.hook_resid_post")
+                label = f"layer {layer}, {positions}"
+                found = sweep(
+                    model,
+                    suite,
+                    {"residual mean": vector},
+                    (1.0, 1.5, 2.0, 3.0),
+                    positions,
+                    controls=False,
+                    seed=seed,
+                    progress=_bar(tell, label),
+                    stop=stop,
+                )
+                if stop():
+                    return _layer_table(rows)
+                [best] = found.summary().itertuples()
+                rows.append((direction.name, layer, positions, best.accuracy, best.multiplier, best.n))
+    return _layer_table(rows)
+
+
+def _layer_table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["direction", "layer", "positions", "accuracy", "multiplier", "n"])
+
+
+def write_demo_report(model: SteeredModel, result: DemoResult, out: Path) -> Path:
+    """Write `report.html` with everything that is finished."""
+    page = Page("Analogous steering on the embedded default")
+    sae = model.need_sae("the demo")
+    page.text(
+        "Number words, months and weekdays are analogous sequences. Which features do they share, and can a vector "
+        "built from one turn another into its index?"
+    )
+    page.text(f"{model.name}, {sae.d_sae:,} SAE features at {model.hook}, run on {model.where}.", note=True)
+    for name, found in result.sweeps.items():
+        best = found.best().assign(gain=lambda table: table["accuracy"] - table["unsteered"])
+        top = best.loc[best["gain"].idxmax()]
+        page.text(
+            f"{name.capitalize()}: strongest on “{top['task']}”, {top['accuracy']:.0%} of {top['n']} items right with "
+            f"“{top['vector']}” ({top['unsteered']:.0%} unsteered, {top['random']:.0%} with random directions)."
+        )
+    add_comparison(page, "Number words against months", result.comparison)
+    for name, found in result.sweeps.items():
+        add_sweep(page, name.capitalize(), found)
+    if not result.published.empty:
+        page.heading("As published, and corrected")
+        page.text(
+            "The original study's choices that confound its comparison, each switched on and off here (months to "
+            "numbers, lists and sentences).", note=True,
+        )  # fmt: skip
+        page.table(result.published)
+    if not result.layers.empty:
+        page.heading("Where steering works")
+        page.figure(layer_curves(result.layers), "Held-out accuracy by layer and positions")
+        page.table(result.layers, fold="The same in numbers")
+    return page.write(out / "report.html")
+
+
+def _bar(tell: Progress, part: str) -> Callable[[int, int, str], Any]:
+    return lambda done, total, what: tell(part, done, total)
+
+
+def _suite(direction: Direction, quick: bool) -> TaskSuite:
+    suite = successors(direction.answers, ("list", "arrow", "sentence"))
+    chosen = direction.tasks[:2] if quick else direction.tasks
+    return TaskSuite([suite[name] for name in chosen])
+
+
+def _save(vectors: Mapping[str, SteeringVector | Add], direction: str, out: Path) -> None:
+    for name, given in vectors.items():
+        vector = given.vector if isinstance(given, Add) else given
+        file = f"{direction} {name}".lower().replace(",", "").replace(" ", "-")
+        vector.save(out / "vectors" / f"{file}.safetensors")

@@ -1,0 +1,115 @@
+"""The few statistics that several parts of the study share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NullTest:
+    """A score beside its permutation null.
+
+    `p_value` is one-tailed, (1 + #{null >= score}) / (1 + n) (Phipson & Smyth 2010); `null` holds the n
+    permuted scores; `effect` is the score's distance from the null's mean in its standard deviations.
+    """
+
+    score: float
+    p_value: float
+    null: Floats
+    seed: int
+
+    @classmethod
+    def of(cls, score: float, null: Floats, seed: int, tolerance: float = 1e-9) -> NullTest:
+        # The tolerance keeps a permutation that reproduces the data from falling below it by rounding.
+        at_least = int((null >= score - tolerance * max(1.0, abs(score))).sum())
+        return cls(float(score), (1 + at_least) / (1 + len(null)), null, seed)
+
+    @property
+    def effect(self) -> float:
+        spread = float(self.null.std())
+        return (self.score - float(self.null.mean())) / spread if spread > 0 else float("nan")
+
+
+def label_permutations(n_a: int, n_b: int, permutations: int, seed: int) -> tuple[NDArray[np.bool_], bool]:
+    """Ways to call n_a of n_a + n_b things "A", bool [n_permutations, n_a + n_b], and whether these are all.
+
+    All of them where there are no more than `permutations`, else as many at random.
+    """
+    n = n_a + n_b
+    if comb(n, n_a) <= permutations:
+        chosen = np.array(list(combinations(range(n), n_a)))
+        labels = np.zeros((len(chosen), n), dtype=bool)
+        np.put_along_axis(labels, chosen, True, axis=1)
+        return labels, True
+    random = np.random.default_rng(seed)
+    return random.permuted(np.tile(np.arange(n) < n_a, (permutations, 1)), axis=1), False
+
+
+def permutation_p(a: Floats, b: Floats, permutations: int = 10_000, seed: int = 0) -> Floats:
+    """Two-sided permutation p-values of the difference of means, column by column.
+
+    Args:
+        a: [n_a, columns].
+        b: [n_b, columns].
+        permutations: exact when there are no more ways to divide the rows, else drawn at random.
+
+    Returns:
+        [columns]; exact: count / n, drawn: (1 + count) / (1 + n).
+    """
+    labels, exact = label_permutations(len(a), len(b), permutations, seed)
+    rows = np.concatenate([a, b])
+    total = rows.sum(0)
+    observed = np.abs(a.mean(0) - b.mean(0))
+    counts = np.zeros(rows.shape[1])
+    for block in np.array_split(labels.astype(np.float64), max(1, len(labels) // 1000)):
+        in_a = block @ rows
+        difference = np.abs(in_a / len(a) - (total - in_a) / len(b))
+        counts += (difference >= observed * (1 - 1e-9) - 1e-12).sum(0)
+    return counts / len(labels) if exact else (1 + counts) / (1 + len(labels))
+
+
+def cliffs_delta(a: Floats, b: Floats) -> Floats:
+    """P(a > b) - P(a < b), column by column (Cliff 1993): [n_a, c] and [n_b, c] to [c], in [-1, 1]."""
+    return np.sign(a[:, None] - b[None]).mean((0, 1))
+
+
+def permanova(rows: Floats, groups: NDArray[np.int64], permutations: int = 10_000, seed: int = 0) -> NullTest:
+    """Do groups of rows lie apart? Pseudo-F of Anderson (2001) on cosine distances, group labels permuted.
+
+    Args:
+        rows: [n, d], none of them zero.
+        groups: group number of each row, [n].
+
+    Raises:
+        ValueError: fewer than two groups, or no more rows than groups.
+    """
+    kinds, member = np.unique(groups, return_inverse=True)
+    n, g = len(rows), len(kinds)
+    if g < 2 or n <= g:
+        raise ValueError(f"a separation test needs two groups and more rows than groups; found {g} groups, {n} rows.")
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    squared = np.square(1.0 - unit @ unit.T)
+    np.fill_diagonal(squared, 0.0)
+    sizes = np.bincount(member).astype(np.float64)
+    total = squared.sum() / (2 * n)
+
+    def pseudo_f(labels: NDArray[np.int64]) -> Floats:
+        one_hot = (labels[:, :, None] == np.arange(g)).astype(np.float64)
+        within = (np.einsum("pig,ij,pjg->pg", one_hot, squared, one_hot, optimize=True) / (2 * sizes)).sum(1)
+        return ((total - within) / (g - 1)) / np.maximum(within / (n - g), 1e-300)
+
+    random = np.random.default_rng(seed)
+    blocks = [random.permuted(np.tile(member, (size, 1)), axis=1) for size in _blocks(permutations, 200)]
+    null = np.concatenate([pseudo_f(block) for block in blocks])
+    return NullTest.of(pseudo_f(member[None])[0], null, seed)
+
+
+def _blocks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]

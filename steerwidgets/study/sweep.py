@@ -1,0 +1,254 @@
+"""Vectors x multipliers x prompts, with controls, and the multiplier chosen on prompts it is not scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from steerwidgets.core.edits import apply_edit
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.interventions import Add, bind_adds
+from steerwidgets.core.positions import Positions, position_mask
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.controls import Variant, controls_for, held_out, reconstruction
+from steerwidgets.study.recipes import Replayer
+from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
+from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, score_item, task_items
+from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
+
+Progress = Callable[[int, int, str], Any]
+# Rows of one forward pass: its logits are the largest thing held, 49,152 floats a row for the embedded default.
+MAX_TOKENS = 4096
+MAX_ROWS = 256
+
+
+def sweep(
+    model: SteeredModel,
+    suite: TaskSuite | Task,
+    vectors: Mapping[str, SteeringVector | Add],
+    multipliers: Sequence[float] | None = None,
+    positions: Positions | None = None,
+    controls: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+    draws: int = 20,
+    leave_out: bool = True,
+    stop: Callable[[], bool] | None = None,
+) -> SweepResult:
+    """Steer every prompt of a suite with every vector at every multiplier, and score it honestly.
+
+    Nothing that built a vector, or chose its multiplier, is scored: where a scored prompt is among a vector's
+    own source prompts, the vector is made again without it; and each item's multiplier is the one that does
+    best on the *other* items of its task. Controls run at that same multiplier, on the same items.
+
+    Args:
+        suite: what to ask.
+        vectors: by name. A `SteeringVector` is added to the residual stream; give `sw.Add(vector,
+            space="sae", ...)` to add it otherwise (its multiplier and positions do not count).
+        multipliers: the grid; the model's preset if left out.
+        positions: where to add; the model's preset if left out.
+        controls: run unsteered, reconstruction only, random directions, shuffled pairs, random features, and
+            off-target prompts.
+        progress: called with (cells done, cells in all, what is running).
+        draws: random directions a vector; a quarter as many shuffled pairs and random features.
+        leave_out: False scores vectors on prompts that built them, as published studies have done.
+        stop: asked between batches; True ends the sweep and keeps what is finished.
+
+    Raises:
+        ValueError: no vectors or multipliers, a multiplier twice, vectors at an unknown hook point or of
+            another width.
+    """
+    suite = TaskSuite([suite]) if isinstance(suite, Task) else suite
+    multipliers = tuple(model.preset.multipliers if multipliers is None else multipliers)
+    positions = model.preset.positions if positions is None else positions
+    if not vectors or not multipliers:
+        raise ValueError("a sweep needs at least one vector and one multiplier.")
+    if len(set(multipliers)) != len(multipliers):
+        raise ValueError(f"a multiplier stands twice in {multipliers}.")
+    if draws < 1:
+        raise ValueError(f"draws={draws} is out of range; give 1 or more (20 give p-values down to 0.048).")
+    replayer = Replayer(model)
+    studied = []
+    for name, given in vectors.items():
+        add = given if isinstance(given, Add) else Add(given)
+        model.bind(add)
+        add = replace(add, positions=positions)
+        studied.append(Variant(name, "none", 0, add, held_out(model, add, replayer, leave_out)))
+    items = [item for task in suite for item in task_items(model, task)]
+    if controls:
+        items += off_target_items(model, OFF_TARGET, items)
+
+    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None))
+    n = len(items)
+    per_vector = draws + 2 * max(1, draws // 4)
+    run.total = n * (1 + len(studied) * len(multipliers) + (bool(controls) * (1 + len(studied) * per_vector)))
+    run.unsteered(studied[0])
+    for variant in studied:
+        run.cells(variant, dict.fromkeys(range(n), multipliers))
+    if controls and not run.stopped:
+        if model.sae is not None:
+            run.cells(reconstruction(model, studied[0]), dict.fromkeys(range(n), (0.0,)))
+        chosen = choose_multipliers(run.table())
+        for variant in studied:
+            at = {
+                i: (float(chosen[variant.vector, item.task, item.prompt]),)
+                for i, item in enumerate(items)
+                if (variant.vector, item.task, item.prompt) in chosen
+            }
+            for control in controls_for(model, variant, replayer, draws, seed, leave_out):
+                run.cells(control, at)
+    about = {
+        "model": model.name,
+        "hook": str(studied[0].add.vector.hook),
+        "positions": str(positions),
+        "seed": seed,
+        "draws": draws if controls else 0,
+        "leave_out": leave_out,
+        "finished": not run.stopped,
+    }
+    return SweepResult(run.table(), about)
+
+
+@dataclass
+class _Chunk:
+    """Rows of like length, with their residuals at one hook point."""
+
+    rows: list[int]
+    batch: Batch
+    residual: Tensor
+
+
+class _Run:
+    """The cells of one sweep, computed from residuals that are captured once."""
+
+    def __init__(self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress) -> None:
+        self.model, self.rows, self.stop, self.progress = model, rows, stop, progress
+        self.records: list[tuple[Any, ...]] = []
+        self.baseline: dict[int, Tensor] = {}
+        self.done = self.total = 0
+        self.stopped = False
+        self._trunks: dict[HookPoint, list[_Chunk]] = {}
+
+    def unsteered(self, example: Variant) -> None:
+        """Score every item without steering, and remember its next-token distribution."""
+        hook = HookPoint.parse(example.add.vector.hook)
+        nothing = replace(example.add, space="residual", error_term="keep")
+        zero = SteeringVector(torch.zeros_like(example.add.vector.direction), hook, "nothing")
+        variant = Variant("unsteered", "unsteered", 0, nothing, lambda item: zero)
+        self.cells(variant, dict.fromkeys(range(len(self.rows.items)), (0.0,)))
+
+    def cells(self, variant: Variant, multipliers: Mapping[int, Sequence[float]]) -> None:
+        """Compute a variant at the multipliers of each item number."""
+        hook = HookPoint.parse(variant.add.vector.hook)
+        for chunk in self._trunk(hook):
+            owned: dict[int, list[int]] = {}
+            for r, row in enumerate(chunk.rows):
+                owned.setdefault(self.rows.owner[row], []).append(r)
+            wanted = [(m, rows) for owner, rows in owned.items() for m in multipliers.get(owner, ())]
+            for part in _parts(wanted, chunk.batch.input_ids.shape[1]):
+                self.stopped = self.stopped or self.stop()
+                if self.stopped:
+                    return
+                self._part(variant, hook, chunk, part)
+                self.progress(self.done, self.total, f"{variant.vector}, {variant.control}")
+
+    def table(self) -> pd.DataFrame:
+        """Every cell computed so far."""
+        return pd.DataFrame(self.records, columns=COLUMNS)
+
+    def _part(self, variant: Variant, hook: HookPoint, chunk: _Chunk, part: list[tuple[int, float]]) -> None:
+        model, rows = self.model, torch.tensor([r for r, _ in part])
+        batch = chunk.batch.rows(rows)
+        residual = chunk.residual[rows][:, -batch.input_ids.shape[1] :]
+        owners = [self.rows.owner[chunk.rows[r]] for r, _ in part]
+        adds = [
+            replace(variant.add, vector=variant.vector_for(self.rows.items[i]), multiplier=m)
+            for i, (_, m) in zip(owners, part, strict=True)
+        ]
+        edit = bind_adds(adds, model.sae)
+        last = 1 + max(len(self.rows.forced[chunk.rows[r]]) for r, _ in part)
+        if model.traces.can_continue_from(hook):
+            mask = position_mask(variant.add.positions, batch.index, batch.lengths)
+            steered = apply_edit(residual.to(model.traces.device), edit, mask)
+            logits = model.traces.continue_from(batch, hook, steered, last)
+        else:
+            logits = model.traces.logits(batch, [(hook, edit, variant.add.positions)], last)
+        self._score(variant, chunk, part, owners, logits.float().log_softmax(-1).cpu())
+
+    def _score(
+        self, variant: Variant, chunk: _Chunk, part: list[tuple[int, float]], owners: list[int], logprobs: Tensor
+    ) -> None:
+        cells: dict[tuple[int, float], list[Tensor]] = {}
+        for (r, m), owner, table in zip(part, owners, logprobs, strict=True):
+            # Left padding: the scored columns are the rightmost ones.
+            cells.setdefault((owner, m), []).append(table[len(table) - 1 - len(self.rows.forced[chunk.rows[r]]) :])
+        for (owner, m), tables in cells.items():
+            item = self.rows.items[owner]
+            if variant.control == "unsteered" and item.off_target:
+                self.baseline[owner] = tables[0][0].clone()
+            score = score_item(self.model, item, tables, self.baseline.get(owner))
+            self.records.append(_record(item, variant, m, score))
+            self.done += 1
+
+    def _trunk(self, hook: HookPoint) -> list[_Chunk]:
+        """Residuals of all rows at a hook point; the rows of one item stay in one chunk, in their order."""
+        if hook not in self._trunks:
+            chunks = []
+            for rows, batch in _by_item(self.rows):
+                chunks.append(_Chunk(rows, batch, self.model.traces.capture(batch, hook)))
+            self._trunks[hook] = chunks
+        return self._trunks[hook]
+
+
+def _by_item(rows: Rows) -> Iterator[tuple[list[int], Batch]]:
+    """Chunks of rows of like length that never divide an item."""
+    width = rows.batch.attention_mask.sum(1)
+    by_item: dict[int, list[int]] = {}
+    for row, owner in enumerate(rows.owner):
+        by_item.setdefault(owner, []).append(row)
+    chosen: list[int] = []
+    for owned in sorted(by_item.values(), key=lambda owned: max(int(width[r]) for r in owned)):
+        longest = max(int(width[r]) for r in [*chosen, *owned])
+        if chosen and (longest > int(width[chosen].min()) + 2 or (len(chosen) + len(owned)) * longest > MAX_TOKENS):
+            yield chosen, rows.batch.rows(torch.tensor(chosen))
+            chosen = []
+        chosen += owned
+    yield chosen, rows.batch.rows(torch.tensor(chosen))
+
+
+def _parts(cells: list[tuple[float, list[int]]], width: int) -> Iterator[list[tuple[int, float]]]:
+    """Pack cells, each a multiplier and the rows it needs, into forward passes that never divide a cell."""
+    size = max(1, min(MAX_ROWS, MAX_TOKENS // width))
+    part: list[tuple[int, float]] = []
+    for multiplier, rows in cells:
+        if part and len(part) + len(rows) > size:
+            yield part
+            part = []
+        part += [(row, multiplier) for row in rows]
+    if part:
+        yield part
+
+
+def _record(item: Item, variant: Variant, multiplier: float, score: Score) -> tuple[Any, ...]:
+    return (
+        item.task,
+        item.prompt,
+        item.answer,
+        variant.vector,
+        variant.control,
+        variant.draw,
+        multiplier,
+        str(variant.add.positions),
+        score.top_token,
+        score.correct,
+        score.p_answer,
+        score.logit_diff,
+        score.kl,
+    )

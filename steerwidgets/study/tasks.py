@@ -1,0 +1,241 @@
+"""Scored prompts: what a steered model is asked, and what it should say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+NUMBERS = tuple("one two three four five six seven eight nine ten eleven twelve".split())
+MONTHS = tuple("January February March April May June July August September October November December".split())
+WEEKDAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
+SPANISH_NUMBERS = tuple("uno dos tres cuatro cinco seis siete ocho nueve diez once doce".split())
+SPANISH_MONTHS = tuple(
+    "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre".split()
+)
+SPANISH_WEEKDAYS = tuple("lunes martes miércoles jueves viernes sábado domingo".split())
+DIGITS = tuple(str(i) for i in range(1, 13))
+
+Answers = Literal["own", "digits", "number words", "numbers", "months", "weekdays"]
+Format = Literal["study", "list", "arrow", "sentence"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+# Prompts that have nothing to do with any sequence: a vector that changes these overwrites, it does not steer.
+OFF_TARGET = (
+    "a a a a",
+    "The capital of France is",
+    "She opened the door and walked into the",
+    "My favourite animal is the",
+    "Water is made of hydrogen and",
+    "El gato duerme en la",
+    "Thank you very much for your",
+    "John gave the ball to",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Prompts, and for each the answers that count as right.
+
+    Args:
+        name: shown in tables.
+        prompts: n prompts.
+        answers: for each prompt one answer, or several of which any will do. An answer may be several tokens.
+        foils: for each prompt what it is answered without steering, the other side of the logit difference.
+        join: what stands between prompt and answer.
+
+    Raises:
+        ValueError: no prompts, a prompt twice, or lengths that differ.
+    """
+
+    name: str
+    prompts: Sequence[str]
+    answers: Sequence[str | Sequence[str]]
+    foils: Sequence[str | None] | None = None
+    join: str = " "
+
+    def __post_init__(self) -> None:
+        prompts = tuple(self.prompts)
+        answers = tuple((a,) if isinstance(a, str) else tuple(dict.fromkeys(a)) for a in self.answers)
+        foils = (None,) * len(prompts) if self.foils is None else tuple(self.foils)
+        if not prompts:
+            raise ValueError(f"the task {self.name!r} has no prompts.")
+        if len(set(prompts)) != len(prompts):
+            raise ValueError(f"the task {self.name!r} has a prompt twice, which would count one item as two.")
+        if not len(prompts) == len(answers) == len(foils):
+            raise ValueError(
+                f"the task {self.name!r} has {len(prompts)} prompts, {len(answers)} answers and {len(foils)} foils; "
+                "give one of each for every prompt."
+            )
+        if not all(answers) or not all(text for several in answers for text in several):
+            raise ValueError(f"the task {self.name!r} has an empty answer.")
+        for field, value in (("prompts", prompts), ("answers", answers), ("foils", foils)):
+            object.__setattr__(self, field, value)
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class TaskSuite:
+    """Several tasks under different names.
+
+    Raises:
+        ValueError: there are none, or two have one name.
+    """
+
+    tasks: Sequence[Task]
+
+    def __post_init__(self) -> None:
+        tasks = tuple(self.tasks)
+        names = [task.name for task in tasks]
+        if not tasks:
+            raise ValueError("the task suite is empty; give at least one Task.")
+        if len(set(names)) != len(names):
+            raise ValueError(
+                f"two tasks of the suite have one name: {sorted(n for n in names if names.count(n) > 1)[0]!r}."
+            )
+        object.__setattr__(self, "tasks", tasks)
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, name: str) -> Task:
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise KeyError(f"no task {name!r}; the suite has {', '.join(repr(task.name) for task in self.tasks)}.")
+
+    def __add__(self, other: TaskSuite) -> TaskSuite:
+        return TaskSuite([*self.tasks, *other.tasks])
+
+    def select(self, keep: Callable[[Task], bool]) -> TaskSuite:
+        """The tasks for which `keep` is true."""
+        return TaskSuite([task for task in self.tasks if keep(task)])
+
+
+@dataclass(frozen=True)
+class _Sequence:
+    """A successor sequence: its items, their index from 1, and how each format writes it."""
+
+    items: tuple[str, ...]
+    indices: tuple[int, ...]
+    shown: int
+    sentence: str | None = None
+    cyclic: bool = False
+
+
+def _counted(items: tuple[str, ...], shown: int, sentence: str | None = None) -> _Sequence:
+    return _Sequence(items, tuple(range(1, len(items) + 1)), shown, sentence)
+
+
+SEQUENCES = {
+    "number words": _counted(NUMBERS, 3, "This number is {}, next number is"),
+    "months": _counted(MONTHS, 4, "This month is {}, next month is"),
+    "weekdays": _counted(WEEKDAYS, 3, "Today is {}, tomorrow is"),
+    "descending number words": _Sequence(NUMBERS[::-1], tuple(range(12, 0, -1)), 3),
+    "Spanish number words": _counted(SPANISH_NUMBERS, 3),
+    "Spanish months": _counted(SPANISH_MONTHS, 4),
+    "Spanish weekdays": _counted(SPANISH_WEEKDAYS, 3),
+    "digits": _counted(DIGITS, 3, "This number is {}, next number is"),
+    "counting modulo ten": _Sequence(tuple("1234567890"), (*range(1, 10), 10), 4, cyclic=True),
+}
+
+
+def successors(
+    answers: Answers = "numbers",
+    formats: Sequence[Format] = FORMATS,
+    sequences: Sequence[str] | None = None,
+) -> TaskSuite:
+    """The study's successor tasks: continue a sequence, and say the successor or its analogue.
+
+    Number words, months, weekdays, `Today is X, tomorrow is`, `This month is X, next month is`, descending and
+    Spanish number words; further Spanish months and weekdays, digits, and counting modulo ten.
+
+    Args:
+        answers: which word for the successor is right. `"own"`: the successor itself, as an unsteered model
+            should say. Else its analogue of the same index: `"digits"`, `"number words"`, `"numbers"` (word
+            or digit), `"months"`, `"weekdays"`; items without an analogue are left out.
+        formats: `"study"`: comma-separated, three or four items shown, as published. `"list"` and `"arrow"`:
+            four items with commas or ` -> `. `"sentence"`: `This month is July, next month is`. The embedded
+            default needs four items.
+        sequences: names of `SEQUENCES`; default all.
+
+    Raises:
+        ValueError: an unknown answer category, format or sequence.
+    """
+    if answers not in get_args(Answers):
+        raise ValueError(f"answers={answers!r} is not understood; give one of {', '.join(get_args(Answers))}.")
+    chosen = tuple(sequences) if sequences is not None else tuple(SEQUENCES)
+    for value, known in ((formats, FORMATS), (chosen, tuple(SEQUENCES))):
+        for one in value:
+            if one not in known:
+                raise ValueError(f"{one!r} is not understood; give some of {', '.join(known)}.")
+    tasks: list[Task] = []
+    written: set[tuple[str, ...]] = set()
+    for name in chosen:
+        for form in formats:
+            task = _task(name, SEQUENCES[name], form, answers)
+            # The study's own format and the list of four are the same for months.
+            if task is not None and tuple(task.prompts) not in written:
+                written.add(tuple(task.prompts))
+                tasks.append(task)
+    return TaskSuite(tasks)
+
+
+def analogues(source: str, target: str, form: Format = "list") -> tuple[list[str], list[str]]:
+    """Paired prompts of two sequences: prompt i of one is the analogue of prompt i of the other."""
+    pairs = [_prompts(SEQUENCES[name], form) for name in (source, target)]
+    first, second = ({index: prompt for prompt, index, _ in pair} for pair in pairs)
+    shared = [index for index in first if index in second]
+    return [first[i] for i in shared], [second[i] for i in shared]
+
+
+def _task(name: str, sequence: _Sequence, form: Format, answers: Answers) -> Task | None:
+    items = [
+        (prompt, _answer(index, own, answers), own)
+        for prompt, index, own in _prompts(sequence, form)
+        if _answer(index, own, answers)
+    ]
+    if not items:
+        return None
+    prompts, accepted, own = zip(*items, strict=True)
+    foils = [word if word not in several else None for word, several in zip(own, accepted, strict=True)]
+    return Task(f"{name}, {form}", prompts, accepted, foils)
+
+
+def _prompts(sequence: _Sequence, form: Format) -> list[tuple[str, int, str]]:
+    """(prompt, index of the successor, the successor) for every place in the sequence."""
+    shown = {"sentence": 1, "study": sequence.shown}.get(form, 4)
+    if form == "sentence" and sequence.sentence is None:
+        return []
+    n = len(sequence.items)
+    found = []
+    for start in range(n if sequence.cyclic else n - shown):
+        at = [(start + i) % n for i in range(shown + 1)]
+        words = [sequence.items[i] for i in at[:-1]]
+        if form == "sentence":
+            prompt = str(sequence.sentence).format(words[0])
+        elif form == "arrow":
+            prompt = " -> ".join(words) + " ->"
+        else:
+            prompt = ", ".join(words) + ","
+        found.append((prompt, sequence.indices[at[-1]], sequence.items[at[-1]]))
+    return found
+
+
+def _answer(index: int, own: str, answers: Answers) -> tuple[str, ...]:
+    """Accepted answers for the successor of this index; empty if it has no analogue."""
+    if answers == "own":
+        return (own,)
+    categories = {
+        "digits": (DIGITS,),
+        "number words": (NUMBERS,),
+        "numbers": (NUMBERS, DIGITS),
+        "months": (MONTHS,),
+        "weekdays": (WEEKDAYS,),
+    }
+    return tuple(words[index - 1] for words in categories[answers] if index <= len(words))
