@@ -6,7 +6,10 @@ import pytest
 import torch
 
 import steerwidgets as sw
+from steerwidgets.core.edits import AddDirection
+from steerwidgets.core.hooks import HookPoint
 from steerwidgets.engine.layouts import blocks
+from steerwidgets.engine.trunk import Trunk
 
 PROMPTS = ["one, two, three,", "a b", "January, February"]
 POSITIONS = [
@@ -119,10 +122,7 @@ def test_logits_with_and_without_padding(tiny, name):
     make, definition = CASES[name]
     for positions in POSITIONS:
         expected = torch.stack(
-            [
-                raw_logits(tiny, ids, len(ids), positions, definition)
-                for ids in tiny.tokenizer(PROMPTS)["input_ids"]
-            ]
+            [raw_logits(tiny, ids, len(ids), positions, definition) for ids in tiny.tokenizer(PROMPTS)["input_ids"]]
         )
         padded = tiny.model.logits(PROMPTS, [make(positions)])
         alone = tiny.model.logits(PROMPTS[1], [make(positions)])
@@ -156,9 +156,7 @@ def test_steering_changes_something(tiny):
 
 
 def test_unclamped_sae_addition_equals_adding_the_decoded_direction(tiny):
-    decoded = sw.SteeringVector(
-        tiny.model.sae.decode_direction(vector().coefficients), "blocks.2.hook_resid_post"
-    )
+    decoded = sw.SteeringVector(tiny.model.sae.decode_direction(vector().coefficients), "blocks.2.hook_resid_post")
     in_sae = tiny.model.logits(PROMPTS, [sw.Add(vector(), 2.0, "all", space="sae", clamp=False)])
     in_residual = tiny.model.logits(PROMPTS, [sw.Add(decoded, 2.0, "all")])
     assert (in_sae - in_residual).abs().max() < TOLERANCE
@@ -185,9 +183,7 @@ def test_interventions_at_several_layers(tiny):
         for layer, sign, last in ((1, -1.0, False), (2, 1.0, True))
     ]
     with torch.no_grad():
-        expected = [
-            tiny.module(torch.tensor([ids])).logits[0, -1] for ids in tiny.tokenizer(PROMPTS)["input_ids"]
-        ]
+        expected = [tiny.module(torch.tensor([ids])).logits[0, -1] for ids in tiny.tokenizer(PROMPTS)["input_ids"]]
     for handle in handles:
         handle.remove()
     assert (steered - torch.stack(expected)).abs().max() < TOLERANCE
@@ -225,16 +221,26 @@ def test_every_site_reads_what_the_layer_computes(tiny):
 
 
 def test_continuing_from_the_hook_point_equals_the_whole_run(tiny):
-    from steerwidgets.core.edits import apply_edit
-    from steerwidgets.core.positions import position_mask
-
+    """Every plan of a trunk: last tokens with cached keys and values, all tokens, a hook point inside a block."""
     batch, traces = tiny.model.batch(PROMPTS), tiny.model.traces
-    [(hook, edit, positions)] = tiny.model.bind([sw.Add(vector(), 1.0, "all_but_first", space="sae")])
-    x = traces.capture(batch, hook)
-    residual = apply_edit(x, edit, position_mask(positions, batch.index, batch.lengths))
-    shortcut = traces.continue_from(batch, hook, residual, last=2)
-    whole = traces.logits(batch, [(hook, edit, positions)], last=2)
-    assert (shortcut - whole).abs().max() < TOLERANCE
+    rows = torch.tensor([2, 0, 0, 1])
+    for at in ("blocks.2.hook_resid_post", "blocks.2.hook_resid_pre", "blocks.1.hook_mlp_out"):
+        trunk = Trunk(traces, batch, HookPoint.parse(at))
+        for positions in ("last", "all_but_first", "generated", -2, slice(-3, -1)):
+            [(hook, edit, _)] = tiny.model.bind([sw.Add(vector(at), 1.0, positions)])
+            several = AddDirection(torch.arange(1.0, 5.0)[:, None, None] * edit.direction)
+            whole = traces.logits(batch.rows(rows), [(hook, several, positions)], last=2)
+            assert (trunk.logits(rows, several, positions, last=2) - whole).abs().max() < TOLERANCE, (at, positions)
+
+
+def test_the_last_token_plan_runs_one_token_a_row(llama, monkeypatch):
+    """Guards the speed, not the result: the shared prefix must not be computed again."""
+    trunk = Trunk(llama.model.traces, llama.model.batch(PROMPTS), HookPoint.parse("blocks.2.hook_resid_post"))
+    seen = []
+    handle = blocks(llama.module)[3].register_forward_hook(lambda m, i, o: seen.append(i[0].shape))
+    trunk.logits(torch.tensor([0, 0, 1]), AddDirection(vector().direction), "last")
+    handle.remove()
+    assert seen == [(3, 1, 24)]
 
 
 def test_remote_round_trip_gives_the_same(tiny):

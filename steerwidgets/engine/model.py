@@ -268,7 +268,7 @@ class SteeredModel:
         batch = self.batch(prompts)
 
         def part(rows: Batch) -> Tensor:
-            x = self.traces.capture(rows, hook)
+            x = self.traces.capture(rows, hook).cpu()
             keep = self._read_mask(rows, x, read, hook)
             count = keep.sum(1)
             if (count == 0).any():

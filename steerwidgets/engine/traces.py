@@ -62,12 +62,13 @@ class Traces:
         return hook
 
     @torch.no_grad()
-    def capture(self, batch: Batch, hook: HookPoint) -> Tensor:
-        """Activations at a hook point, float32 on the CPU, [n, T, d]."""
+    def capture(self, batch: Batch, hook: HookPoint, cache: Any = None) -> Tensor:
+        """Activations at a hook point, float32 [n, T, d]; a `cache` given is filled with keys and values."""
         [(envoy, side, _)] = self._plan([(hook, [])])
         inputs, options = self._inputs(batch)
-        with _LOCK, self.lm.trace(inputs, **options, use_cache=False):
-            x = read_site(envoy, side).float().cpu().save()
+        device = self.device
+        with _LOCK, self.lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None):
+            x = read_site(envoy, side).float().to(device).save()
         return x
 
     @torch.no_grad()
@@ -84,21 +85,32 @@ class Traces:
         return logits
 
     @torch.no_grad()
-    def continue_from(self, batch: Batch, hook: HookPoint, residual: Tensor, last: int = 1) -> Tensor:
-        """Logits of the `last` columns when the residual stream at `hook` is `residual` [n, T, d_model].
+    def continue_from(
+        self, batch: Batch, hook: HookPoint, residual: Tensor, last: int = 1, cache: Any = None
+    ) -> Tensor:
+        """Logits of the `last` columns when the residual stream at `hook` is `residual`, [n, last, vocab].
 
-        The blocks below the hook point do not run. `hook` is a `hook_resid_pre` or `hook_resid_post`.
+        The blocks below the hook point do not run.
+
+        Args:
+            hook: a `hook_resid_pre` or `hook_resid_post`.
+            residual: [n, q, d_model], of all columns, or with a `cache` of the last q.
+            cache: keys and values of the columns before those.
         """
-        below = hook.layer + (hook.site == "hook_resid_post")
-        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(below)]
+        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(self.blocks_below(hook))]
         lm, head = self.lm, self.head
-        inputs, options = self._inputs(batch)
-        with _LOCK, lm.trace(inputs, **options, use_cache=False):
+        inputs, options = self._inputs(batch, residual.shape[1])
+        residual = residual.to(self.device, lm.dtype)
+        with _LOCK, lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None):
             for block in blocks:
                 block.skip(residual)
             head.input = head.input[:, -last:].contiguous()
             logits = lm.output.logits.save()
         return logits
+
+    def blocks_below(self, hook: HookPoint) -> int:
+        """How many blocks run before this hook point is reached."""
+        return hook.layer + (hook.site == "hook_resid_post")
 
     def can_continue_from(self, hook: HookPoint) -> bool:
         """Whether `continue_from` can start at this hook point."""

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from steerwidgets.core.edits import apply_edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, bind_adds
-from steerwidgets.core.positions import Positions, position_mask
+from steerwidgets.core.positions import Positions
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.controls import Variant, controls_for, held_out, reconstruction
 from steerwidgets.study.recipes import Replayer
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
@@ -118,11 +118,10 @@ def sweep(
 
 @dataclass
 class _Chunk:
-    """Rows of like length, with their residuals at one hook point."""
+    """Rows of like length, run once up to one hook point."""
 
     rows: list[int]
-    batch: Batch
-    residual: Tensor
+    trunk: Trunk
 
 
 class _Run:
@@ -152,34 +151,26 @@ class _Run:
             for r, row in enumerate(chunk.rows):
                 owned.setdefault(self.rows.owner[row], []).append(r)
             wanted = [(m, rows) for owner, rows in owned.items() for m in multipliers.get(owner, ())]
-            for part in _parts(wanted, chunk.batch.input_ids.shape[1]):
+            for part in _parts(wanted, chunk.trunk.width):
                 self.stopped = self.stopped or self.stop()
                 if self.stopped:
                     return
-                self._part(variant, hook, chunk, part)
+                self._part(variant, chunk, part)
                 self.progress(self.done, self.total, f"{variant.vector}, {variant.control}")
 
     def table(self) -> pd.DataFrame:
         """Every cell computed so far."""
         return pd.DataFrame(self.records, columns=COLUMNS)
 
-    def _part(self, variant: Variant, hook: HookPoint, chunk: _Chunk, part: list[tuple[int, float]]) -> None:
-        model, rows = self.model, torch.tensor([r for r, _ in part])
-        batch = chunk.batch.rows(rows)
-        residual = chunk.residual[rows][:, -batch.input_ids.shape[1] :]
+    def _part(self, variant: Variant, chunk: _Chunk, part: list[tuple[int, float]]) -> None:
         owners = [self.rows.owner[chunk.rows[r]] for r, _ in part]
         adds = [
             replace(variant.add, vector=variant.vector_for(self.rows.items[i]), multiplier=m)
             for i, (_, m) in zip(owners, part, strict=True)
         ]
-        edit = bind_adds(adds, model.sae)
+        edit = bind_adds(adds, self.model.sae)
         last = 1 + max(len(self.rows.forced[chunk.rows[r]]) for r, _ in part)
-        if model.traces.can_continue_from(hook):
-            mask = position_mask(variant.add.positions, batch.index, batch.lengths)
-            steered = apply_edit(residual.to(model.traces.device), edit, mask)
-            logits = model.traces.continue_from(batch, hook, steered, last)
-        else:
-            logits = model.traces.logits(batch, [(hook, edit, variant.add.positions)], last)
+        logits = chunk.trunk.logits(torch.tensor([r for r, _ in part]), edit, variant.add.positions, last)
         self._score(variant, chunk, part, owners, logits.float().log_softmax(-1).cpu())
 
     def _score(
@@ -202,7 +193,7 @@ class _Run:
         if hook not in self._trunks:
             chunks = []
             for rows, batch in _by_item(self.rows):
-                chunks.append(_Chunk(rows, batch, self.model.traces.capture(batch, hook)))
+                chunks.append(_Chunk(rows, Trunk(self.model.traces, batch, hook)))
             self._trunks[hook] = chunks
         return self._trunks[hook]
 
