@@ -23,6 +23,7 @@ _NAMES = {
     "FeatureComparison": "steerwidgets.study.compare",
     "contrast": "steerwidgets.study.contrast",
     "keep_distinct": "steerwidgets.study.contrast",
+    "dose_response": "steerwidgets.study.dose",
     "Task": "steerwidgets.study.tasks",
     "TaskSuite": "steerwidgets.study.tasks",
     "sweep": "steerwidgets.study.sweep",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from steerwidgets.study.compare import compare as compare
     from steerwidgets.study.contrast import contrast as contrast
     from steerwidgets.study.contrast import keep_distinct as keep_distinct
+    from steerwidgets.study.dose import dose_response as dose_response
     from steerwidgets.study.results import SweepResult as SweepResult
     from steerwidgets.study.sweep import sweep as sweep
     from steerwidgets.study.tasks import Task as Task

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -264,3 +266,28 @@ def test_callbacks_and_stop(llama):
     assert len(generation.tokens) == 3
     assert tuple(seen) == generation.tokens
     assert not generation.finished
+
+
+def test_variants_decoded_together_equal_variants_decoded_alone(tiny):
+    variants = [(), sw.Add(vector(), 2.0, "generated"), [sw.Add(vector(), -1.0, "all"), sw.Ablate([3], "last")]]
+    heard: list[tuple[int, str]] = []
+    together = tiny.model.generate_variants(
+        PROMPTS[0], variants, max_new_tokens=4, on_token=lambda n, text, logprob: heard.append((n, text))
+    )
+    for n, (variant, generation) in enumerate(zip(variants, together, strict=True)):
+        alone = tiny.model.generate(PROMPTS[0], variant, max_new_tokens=4)
+        assert generation.tokens == alone.tokens
+        assert generation.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
+        assert tuple(text for row, text in heard if row == n) == alone.tokens
+
+
+def test_every_stop_of_a_slider_equals_a_forward_pass(tiny):
+    for positions in ("last", "all_but_first"):
+        for add in (sw.Add(vector()), sw.Add(vector(), space="sae"), sw.Add(vector(), space="sae", error_term="drop")):
+            response = sw.dose_response(tiny.model, PROMPTS[0], add, (-2.0, 0.0, 1.5), positions, k=5)
+            for multiplier in (-2.0, 1.5):
+                step = replace(add, multiplier=multiplier, positions=positions)
+                expected = tiny.model.next_tokens(PROMPTS[0], [step], k=5)
+                got = response.at(multiplier)
+                assert got["token"].tolist() == expected["token"].tolist()
+                assert got["prob"].tolist() == pytest.approx(expected["prob"].tolist(), abs=TOLERANCE)

@@ -184,16 +184,42 @@ class SteeredModel:
         Raises:
             ValueError: `max_new_tokens` below 1, a negative temperature, or sampling on NDIF.
         """
+        heard = None if on_token is None else lambda variant, text, logprob: on_token(text, logprob)
+        [generation] = self.generate_variants(prompt, [interventions], max_new_tokens, heard, stop, temperature, seed)
+        return generation
+
+    def generate_variants(
+        self,
+        prompt: str,
+        variants: Sequence[Sequence[Intervention] | Intervention],
+        max_new_tokens: int = 40,
+        on_token: Callable[[int, str, float], Any] | None = None,
+        stop: Any = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Generation]:
+        """Continue one prompt under several interventions at once, `()` being the baseline.
+
+        All decode as one batch, which reads the weights once a step instead of once a variant. Arguments as
+        `generate`; `on_token` also gets the number of the variant, first.
+
+        Raises:
+            ValueError: as `generate`; and if there are no variants.
+        """
         if max_new_tokens < 1 or temperature < 0:
-            raise ValueError("generate needs max_new_tokens >= 1 and temperature >= 0.")
+            raise ValueError(
+                f"generate needs max_new_tokens >= 1 and temperature >= 0; found {max_new_tokens} and {temperature}."
+            )
         if temperature > 0 and self.traces.remote:
             raise ValueError("sampling on NDIF is not offered, since it could not be repeated; use temperature=0.")
+        if not variants:
+            raise ValueError("there are no variants to generate; give at least one, () for the baseline.")
         [prompt] = check_prompts([prompt])
         stopped = getattr(stop, "is_set", stop) or (lambda: False)
         random = torch.Generator().manual_seed(seed)
         ends = self._end_tokens()
-        tokens: list[int] = []
-        logprobs: list[float] = []
+        said: list[list[tuple[int, float]]] = [[] for _ in variants]
+        going = [True] * len(variants)
         finished = True
 
         def choose(logits: Tensor) -> Tensor:
@@ -202,20 +228,30 @@ class SteeredModel:
             probs = (logits.float() / temperature).softmax(-1).cpu()
             return torch.multinomial(probs, 1, generator=random)[:, 0].to(logits.device)
 
-        def proceed(ids: Tensor, logprob: Tensor) -> bool:
+        def proceed(ids: Tensor, logprobs: Tensor) -> bool:
             nonlocal finished
-            if int(ids[0]) in ends:
-                return False
-            tokens.append(int(ids[0]))
-            logprobs.append(float(logprob[0]))
-            if on_token is not None:
-                on_token(self.tokenizer.decode([tokens[-1]]), logprobs[-1])
+            for n, (token, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
+                going[n] = going[n] and token not in ends
+                if going[n]:
+                    said[n].append((token, logprob))
+                    if on_token is not None:
+                        on_token(n, self.tokenizer.decode([token]), logprob)
             finished = not stopped()
-            return finished
+            return finished and any(going)
 
-        self.traces.decode(self.batch(prompt), self.bind(interventions), max_new_tokens, choose, proceed)
-        texts = tuple(self.tokenizer.decode([i]) for i in tokens)
-        return Generation(prompt, self.tokenizer.decode(tokens), texts, tuple(logprobs), finished)
+        edits = [self.bind(interventions) for interventions in variants]
+        batch = self.batch([prompt] * len(variants))
+        self.traces.decode(batch, edits, max_new_tokens, choose, proceed)
+        return [
+            Generation(
+                prompt,
+                self.tokenizer.decode([token for token, _ in row]),
+                tuple(self.tokenizer.decode([token]) for token, _ in row),
+                tuple(logprob for _, logprob in row),
+                finished or not going[n],
+            )
+            for n, row in enumerate(said)
+        ]
 
     def need_sae(self, who: str) -> SAE:
         """The SAE.

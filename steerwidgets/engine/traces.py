@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ register("steerwidgets.engine.sites")
 
 Remote = bool | Literal["local"]
 PlacedEdit = tuple[HookPoint, Edit, Positions]
+RowEdits = Sequence[Sequence[PlacedEdit]]
 # nnsight keeps saved values in process-wide state (nnsight#280): one lock round every trace of every model.
 _LOCK = threading.RLock()
 
@@ -120,12 +121,12 @@ class Traces:
     def decode(
         self,
         batch: Batch,
-        edits: Sequence[PlacedEdit],
+        edits: RowEdits,
         max_new_tokens: int,
         choose: Callable[[Tensor], Tensor],
         proceed: Callable[[Tensor, Tensor], bool],
     ) -> None:
-        """Generate token by token with a KV cache.
+        """Generate token by token with a KV cache, row i of the batch under `edits[i]`.
 
         Args:
             choose: logits [n, vocab] to the next token ids [n].
@@ -139,7 +140,7 @@ class Traces:
         cache = DynamicCache(config=self.lm.config)
         lm, head, fresh = self.lm, self.head, batch.input_ids.shape[1]
         for _ in range(max_new_tokens):
-            plan = self._plan(self._masked(edits, batch.index[:, -fresh:], batch.lengths))
+            plan = self._plan(self._by_row(edits, batch.index[:, -fresh:], batch.lengths))
             inputs, options = self._inputs(batch, fresh)
             with _LOCK, lm.trace(inputs, **options, past_key_values=cache, use_cache=True):
                 edit_sites(plan, apply_edit)
@@ -154,14 +155,14 @@ class Traces:
     def _decode_in_one_job(
         self,
         batch: Batch,
-        edits: Sequence[PlacedEdit],
+        edits: RowEdits,
         n: int,
         proceed: Callable[[Tensor, Tensor], bool],
     ) -> None:
         """Greedy generation as a single job; what `proceed` cuts off is computed all the same."""
         index, end = batch.index, batch.index[:, -1:]
-        first = self._plan(self._masked(edits, index, batch.lengths))
-        later = [self._plan(self._masked(edits, end + step, batch.lengths)) for step in range(1, n)]
+        first = self._plan(self._by_row(edits, index, batch.lengths))
+        later = [self._plan(self._by_row(edits, end + step, batch.lengths)) for step in range(1, n)]
         plans = [first, *later]
         lm = self.lm
         inputs, options = self._inputs(batch)
@@ -197,12 +198,21 @@ class Traces:
         self, edits: Sequence[PlacedEdit], index: Tensor, lengths: Tensor
     ) -> list[tuple[HookPoint, list[tuple[Edit, Tensor]]]]:
         """Edits grouped by hook point in forward order, each with its mask; untouched hook points left out."""
-        grouped: dict[HookPoint, list[tuple[Edit, Tensor]]] = {}
-        for hook, edit, positions in edits:
-            mask = position_mask(positions, index, lengths)
-            if mask.any():
-                grouped.setdefault(self.check(hook), []).append((edit, mask))
-        return sorted(grouped.items(), key=lambda item: item[0].order)
+        return _grouped(
+            (self.check(hook), edit, position_mask(positions, index, lengths)) for hook, edit, positions in edits
+        )
+
+    def _by_row(
+        self, edits: RowEdits, index: Tensor, lengths: Tensor
+    ) -> list[tuple[HookPoint, list[tuple[Edit, Tensor]]]]:
+        """As `_masked`, with row i under `edits[i]`."""
+        found = []
+        for row, placed in enumerate(edits):
+            for hook, edit, positions in placed:
+                mask = torch.zeros_like(index, dtype=torch.bool)
+                mask[row] = position_mask(positions, index[row : row + 1], lengths[row : row + 1])[0]
+                found.append((self.check(hook), edit, mask))
+        return _grouped(found)
 
     def _plan(self, grouped: Sequence[tuple[HookPoint, list[tuple[Edit, Tensor]]]]) -> list[Any]:
         located = [(*self.layout.locate(hook, self.n_layers), steps) for hook, steps in grouped]
@@ -215,3 +225,13 @@ class Traces:
             path.split("."),
             self.lm,
         )
+
+
+def _grouped(
+    edits: Iterable[tuple[HookPoint, Edit, Tensor]],
+) -> list[tuple[HookPoint, list[tuple[Edit, Tensor]]]]:
+    grouped: dict[HookPoint, list[tuple[Edit, Tensor]]] = {}
+    for hook, edit, mask in edits:
+        if mask.any():
+            grouped.setdefault(hook, []).append((edit, mask))
+    return sorted(grouped.items(), key=lambda item: item[0].order)

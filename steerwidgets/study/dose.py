@@ -1,0 +1,98 @@
+"""One prompt, one vector, every stop of a slider: computed at once, looked up afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.interventions import Add, bind_adds
+from steerwidgets.core.positions import Positions
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.trunk import Trunk
+
+STOPS = tuple(np.linspace(-4, 4, 41).round(2).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class DoseResponse:
+    """Next-token distributions of one prompt at every multiplier.
+
+    Args:
+        multipliers: the stops.
+        ids: the k likeliest tokens at each stop, int64 [stops, k].
+        probs: their probabilities, [stops, k].
+        kl: divergence from multiplier 0 in nats, [stops]; nan if 0 is not a stop.
+    """
+
+    prompt: str
+    multipliers: tuple[float, ...]
+    ids: Tensor
+    probs: Tensor
+    tokens: tuple[tuple[str, ...], ...]
+    kl: Tensor
+
+    def at(self, multiplier: float) -> pd.DataFrame:
+        """The distribution at the stop nearest to `multiplier`: rank, token, prob."""
+        stop = int(np.abs(np.asarray(self.multipliers) - multiplier).argmin())
+        ranks = range(1, self.ids.shape[1] + 1)
+        return pd.DataFrame({"rank": ranks, "token": self.tokens[stop], "prob": self.probs[stop].numpy()})
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """All stops: multiplier, rank, token, prob, kl."""
+        parts = [self.at(m).assign(multiplier=m, kl=float(kl)) for m, kl in zip(self.multipliers, self.kl, strict=True)]
+        return pd.concat(parts, ignore_index=True)[["multiplier", "rank", "token", "prob", "kl"]]
+
+
+def dose_response(
+    model: SteeredModel,
+    prompt: str,
+    vector: SteeringVector | Add,
+    multipliers: Sequence[float] = STOPS,
+    positions: Positions | None = None,
+    k: int = 10,
+    trunk: Trunk | None = None,
+) -> DoseResponse:
+    """Compute every stop of a multiplier slider as one batch; a move of the slider is then a look-up.
+
+    Args:
+        vector: a vector, added to the residual stream, or an `Add` that says how.
+        multipliers: the stops.
+        positions: the model's preset if left out.
+        k: how many tokens to keep a stop.
+        trunk: the prompt at the vector's hook point (`trunk_of`), kept while the vector changes.
+
+    Raises:
+        ValueError: no multipliers, or k outside the vocabulary.
+    """
+    add = vector if isinstance(vector, Add) else Add(vector)
+    model.bind(add)
+    if not len(multipliers):
+        raise ValueError("there are no multipliers; give at least one.")
+    positions = model.preset.positions if positions is None else positions
+    trunk = trunk or trunk_of(model, prompt, HookPoint.parse(add.vector.hook))
+    edit = bind_adds([replace(add, multiplier=m) for m in multipliers], model.sae)
+    rows = torch.zeros(len(multipliers), dtype=torch.long)
+    logprobs = trunk.logits(rows, edit, positions)[:, -1].float().log_softmax(-1).cpu()
+    if not 1 <= k <= logprobs.shape[1]:
+        raise ValueError(f"k={k} is out of range; the vocabulary has {logprobs.shape[1]} tokens.")
+    top = logprobs.topk(k, dim=-1)
+    texts = {i: model.tokenizer.decode([i]) for i in top.indices.unique().tolist()}
+    tokens = tuple(tuple(texts[i] for i in row) for row in top.indices.tolist())
+    kl = torch.full((len(multipliers),), torch.nan)
+    if 0.0 in multipliers:
+        plain = logprobs[list(multipliers).index(0.0)]
+        kl = (logprobs.exp() * (logprobs - plain)).sum(-1).clamp(min=0)
+    return DoseResponse(prompt, tuple(multipliers), top.indices, top.values.exp(), tokens, kl)
+
+
+def trunk_of(model: SteeredModel, prompt: str, hook: HookPoint) -> Trunk:
+    """A prompt run once up to a hook point."""
+    return Trunk(model.traces, model.batch(prompt), hook)
