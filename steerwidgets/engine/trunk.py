@@ -66,6 +66,27 @@ class Trunk:
         tail = apply_edit(residual[:, -q:], edit, mask[:, -q:])
         return self.traces.continue_from(batch, self.hook, tail, last, self._cache(rows, self.width - q))
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that this trunk holds."""
+        held = [tensor for pair in self._prefix or () for tensor in pair]
+        held += [] if self.residual is None else [self.residual]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def row_bytes(self, positions: Positions, last: int) -> int:
+        """Memory that one row of `logits` takes at its peak, estimated."""
+        config = self.traces.lm.config.get_text_config()
+        mask = position_mask(positions, self.batch.index, self.batch.lengths).any(0)
+        shared = self._prefix is not None and bool(mask.any())
+        q = max(self.width - int(mask.long().argmax()), last) if shared else self.width
+        # Logits, their float copy and log-probabilities; the widest activations of a block; copied keys and values.
+        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+        floats = 3 * last * config.vocab_size + q * (6 * config.hidden_size + 3 * inner)
+        if q < self.width:
+            keys, _ = self._prefix[0]  # type: ignore[index]
+            floats += 4 * (self.traces.n_layers - self._below) * keys.shape[1] * keys.shape[3] * self.width
+        return 4 * floats
+
     def _cache(self, rows: Tensor, length: int) -> Any:
         """A KV cache of the first `length` columns; blocks below the hook point only need its length."""
         assert self._prefix is not None

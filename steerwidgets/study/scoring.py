@@ -68,11 +68,6 @@ class Rows:
         batch = model.pad(sequences, [len(items[n].tokens) for n, _ in rows])
         return cls(tuple(items), batch, tuple(n for n, _ in rows), tuple(forced for _, forced in rows))
 
-    @property
-    def last(self) -> int:
-        """How many columns, from the right, hold logits that are scored."""
-        return 1 + max(map(len, self.forced))
-
 
 def task_items(model: SteeredModel, task: Task) -> list[Item]:
     """The items of a task."""

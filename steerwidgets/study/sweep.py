@@ -24,9 +24,11 @@ from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, scor
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
 Progress = Callable[[int, int, str], Any]
-# Rows of one forward pass: its logits are the largest thing held, 49,152 floats a row for the embedded default.
+# More rows than this make no product faster.
+MAX_ROWS = 512
+# Tokens of one trunk: rows of like length share one.
 MAX_TOKENS = 4096
-MAX_ROWS = 256
+GIB = 2**30
 
 
 def sweep(
@@ -41,6 +43,7 @@ def sweep(
     draws: int = 20,
     leave_out: bool = True,
     stop: Callable[[], bool] | None = None,
+    memory: float = 2.0,
 ) -> SweepResult:
     """Steer every prompt of a suite with every vector at every multiplier, and score it honestly.
 
@@ -60,6 +63,8 @@ def sweep(
         draws: random directions a vector; a quarter as many shuffled pairs and random features.
         leave_out: False scores vectors on prompts that built them, as published studies have done.
         stop: asked between batches; True ends the sweep and keeps what is finished.
+        memory: GiB that the sweep may take besides the model. Half is for what prompts share, which is computed
+            again where it does not fit, half for the batches, which become smaller.
 
     Raises:
         ValueError: no vectors or multipliers, a multiplier twice, vectors at an unknown hook point or of
@@ -74,6 +79,8 @@ def sweep(
         raise ValueError(f"a multiplier stands twice in {multipliers}.")
     if draws < 1:
         raise ValueError(f"draws={draws} is out of range; give 1 or more (20 give p-values down to 0.048).")
+    if memory <= 0:
+        raise ValueError(f"memory={memory} is out of range; give the GiB that the sweep may take.")
     replayer = Replayer(model)
     studied = []
     for name, given in vectors.items():
@@ -85,7 +92,7 @@ def sweep(
     if controls:
         items += off_target_items(model, OFF_TARGET, items)
 
-    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None))
+    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None), memory * GIB / 2)
     n = len(items)
     per_vector = draws + 2 * max(1, draws // 4)
     run.total = n * (1 + len(studied) * len(multipliers) + (bool(controls) * (1 + len(studied) * per_vector)))
@@ -127,13 +134,16 @@ class _Chunk:
 class _Run:
     """The cells of one sweep, computed from residuals that are captured once."""
 
-    def __init__(self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress) -> None:
-        self.model, self.rows, self.stop, self.progress = model, rows, stop, progress
+    def __init__(
+        self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress, budget: float
+    ) -> None:
+        self.model, self.rows, self.stop, self.progress, self.budget = model, rows, stop, progress, budget
         self.records: list[tuple[Any, ...]] = []
         self.baseline: dict[int, Tensor] = {}
         self.done = self.total = 0
         self.stopped = False
-        self._trunks: dict[HookPoint, list[_Chunk]] = {}
+        self._chunks = list(_by_item(rows))
+        self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
 
     def unsteered(self, example: Variant) -> None:
         """Score every item without steering, and remember its next-token distribution."""
@@ -146,12 +156,13 @@ class _Run:
     def cells(self, variant: Variant, multipliers: Mapping[int, Sequence[float]]) -> None:
         """Compute a variant at the multipliers of each item number."""
         hook = HookPoint.parse(variant.add.vector.hook)
-        for chunk in self._trunk(hook):
+        for chunk in self._shared(hook):
             owned: dict[int, list[int]] = {}
             for r, row in enumerate(chunk.rows):
                 owned.setdefault(self.rows.owner[row], []).append(r)
             wanted = [(m, rows) for owner, rows in owned.items() for m in multipliers.get(owner, ())]
-            for part in _parts(wanted, chunk.trunk.width):
+            size = self._batch_size(variant, chunk)
+            for part in _parts(wanted, size):
                 self.stopped = self.stopped or self.stop()
                 if self.stopped:
                     return
@@ -169,7 +180,7 @@ class _Run:
             for i, (_, m) in zip(owners, part, strict=True)
         ]
         edit = bind_adds(adds, self.model.sae)
-        last = 1 + max(len(self.rows.forced[chunk.rows[r]]) for r, _ in part)
+        last = self._last(chunk)
         logits = chunk.trunk.logits(torch.tensor([r for r, _ in part]), edit, variant.add.positions, last)
         self._score(variant, chunk, part, owners, logits.float().log_softmax(-1).cpu())
 
@@ -188,14 +199,22 @@ class _Run:
             self.records.append(_record(item, variant, m, score))
             self.done += 1
 
-    def _trunk(self, hook: HookPoint) -> list[_Chunk]:
-        """Residuals of all rows at a hook point; the rows of one item stay in one chunk, in their order."""
-        if hook not in self._trunks:
-            chunks = []
-            for rows, batch in _by_item(self.rows):
-                chunks.append(_Chunk(rows, Trunk(self.model.traces, batch, hook)))
-            self._trunks[hook] = chunks
-        return self._trunks[hook]
+    def _shared(self, hook: HookPoint) -> Iterator[_Chunk]:
+        """Every chunk of rows at a hook point; trunks that fit in the budget are kept for the next variant."""
+        for n, (rows, batch) in enumerate(self._chunks):
+            trunk = self._trunks.get((hook, n)) or Trunk(self.model.traces, batch, hook)
+            held = sum(other.nbytes for other in self._trunks.values())
+            if (hook, n) in self._trunks or held + trunk.nbytes <= self.budget:
+                self._trunks[hook, n] = trunk
+            yield _Chunk(rows, trunk)
+
+    def _batch_size(self, variant: Variant, chunk: _Chunk) -> int:
+        row = chunk.trunk.row_bytes(variant.add.positions, self._last(chunk))
+        return max(1, min(MAX_ROWS, int(self.budget // row)))
+
+    def _last(self, chunk: _Chunk) -> int:
+        """How many columns, from the right, hold logits that are scored."""
+        return 1 + max(len(self.rows.forced[row]) for row in chunk.rows)
 
 
 def _by_item(rows: Rows) -> Iterator[tuple[list[int], Batch]]:
@@ -214,9 +233,8 @@ def _by_item(rows: Rows) -> Iterator[tuple[list[int], Batch]]:
     yield chosen, rows.batch.rows(torch.tensor(chosen))
 
 
-def _parts(cells: list[tuple[float, list[int]]], width: int) -> Iterator[list[tuple[int, float]]]:
+def _parts(cells: list[tuple[float, list[int]]], size: int) -> Iterator[list[tuple[int, float]]]:
     """Pack cells, each a multiplier and the rows it needs, into forward passes that never divide a cell."""
-    size = max(1, min(MAX_ROWS, MAX_TOKENS // width))
     part: list[tuple[int, float]] = []
     for multiplier, rows in cells:
         if part and len(part) + len(rows) > size:
