@@ -35,9 +35,9 @@ def _demo(out: Path, quick: bool, seed: int) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 1
-    interrupted = _Interrupt()
     bars = _Bars()
-    result = run_demo(model, out, quick, seed, bars, interrupted)
+    with _Interrupt() as interrupted:
+        result = run_demo(model, out, quick, seed, bars, interrupted)
     bars.close()
     print("\nFeatures of number words (A) and months (B), by group:\n")
     print(result.comparison.overlap().to_string(index=False))
@@ -63,7 +63,13 @@ class _Interrupt:
 
     def __init__(self) -> None:
         self.asked = False
-        signal.signal(signal.SIGINT, self._ask)
+
+    def __enter__(self) -> _Interrupt:
+        self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def __call__(self) -> bool:
         return self.asked

@@ -162,14 +162,17 @@ def bind_adds(adds: Sequence[Add], sae: SAE | None) -> Edit:
                 f"the vector {vector.name!r} has {vector.coefficients.numel()} coefficients at {vector.hook}, "
                 f"but the SAE has {sae.d_sae} features at {sae.hook}."
             )
-    shift = (m * torch.stack([add.vector.coefficients for add in adds])).to(sae.W_dec)  # type: ignore[misc]
+    coefficients = [add.vector.coefficients for add in adds]
     if first.error_term == "drop":
-        return Reconstruct(sae, by_row(shift), first.clamp)
-    if not first.clamp:
-        return AddDirection(by_row(sae.decode_direction(shift)))
+        return Reconstruct(sae, by_row(m * torch.stack(coefficients)).to(sae.W_dec), first.clamp)  # type: ignore[arg-type]
     # With the error term kept, a feature whose coefficient is zero does not change.
-    ids = (shift != 0).any(0).nonzero()[:, 0]
-    return edit_features(sae, ids, scale=1.0, shift=by_row(shift[:, ids]), clamp=True)
+    distinct = {id(c): c for c in coefficients}.values()
+    ids = torch.stack([c != 0 for c in distinct if c is not None]).any(0).nonzero()[:, 0]
+    shift = (m * torch.stack([c[ids] for c in coefficients if c is not None])).to(sae.W_dec)
+    ids = ids.to(sae.W_dec.device)
+    if not first.clamp:
+        return AddDirection(by_row(shift @ sae.W_dec[ids]))
+    return edit_features(sae, ids, scale=1.0, shift=by_row(shift), clamp=True)
 
 
 def _set_features(sae: SAE | None, features: Features, value: float | tuple[float, ...], who: str) -> Edit:

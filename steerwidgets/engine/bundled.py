@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,7 +57,7 @@ def bundled_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_reader():
             warnings.simplefilter("ignore")
             tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=WEIGHTS)
             module = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=WEIGHTS, dtype=torch.float32)
@@ -64,3 +67,20 @@ def bundled_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             logging.enable_progress_bar()
     module.eval().requires_grad_(False)
     return module, tokenizer
+
+
+@contextmanager
+def _one_reader() -> Iterator[None]:
+    """Parse the GGUF file once: transformers opens it for the tokenizer, the config and the weights.
+
+    Each time costs 3 to 10 seconds, since the reader walks through the vocabulary and the merges in Python.
+    """
+    import gguf as module
+
+    gguf: Any = module
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = functools.cache(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader

@@ -17,7 +17,7 @@ from steerwidgets.study.compare import FeatureComparison, compare
 from steerwidgets.study.contrast import contrast, keep_distinct
 from steerwidgets.study.figures import layer_curves
 from steerwidgets.study.report import Page, add_comparison, add_sweep
-from steerwidgets.study.results import SweepResult
+from steerwidgets.study.results import SweepResult, write_csv
 from steerwidgets.study.sweep import sweep
 from steerwidgets.study.tasks import Answers, TaskSuite, analogues, successors
 
@@ -77,7 +77,7 @@ def five_vectors(model: SteeredModel, positive: list[str], negative: list[str]) 
     residual = contrast(model, positive, negative, name="residual mean")
     in_sae = contrast(model, positive, negative, space="sae", name="SAE mean")
     # Signed: a difference takes features away as well as adding them.
-    decomposed = keep_distinct(model, residual.decompose(model, "sparse", k=64))
+    decomposed = keep_distinct(model, residual.decompose(model, "sparse", k=_pursued(model)))
     return {
         "residual mean": residual,
         "SAE mean": Add(in_sae, space="sae"),
@@ -116,7 +116,7 @@ def run_demo(
         if found.cells.empty or found.summary().empty:
             break
         result.sweeps[direction.name] = found
-        result.cells.to_csv(out / "results.csv", index=False)
+        write_csv(result.cells, out / "results.csv")
         write_demo_report(model, result, out)
     if not quick and not stopped():
         result.published = as_published(model, seed, tell, stopped)
@@ -145,7 +145,7 @@ def as_published(model: SteeredModel, seed: int, tell: Progress, stop: Stop) -> 
     pair = compare(model, target[0], source[0], k=100, read="last")
     padded, honest = pair.overlap((100,), as_published=True), pair.overlap((100,))
     published = residual.decompose(model, "published")
-    sparse = residual.decompose(model, "sparse", k=64)
+    sparse = residual.decompose(model, "sparse", k=_pursued(model))
     held_out = accuracy("residual mean", residual)
     rows = [
         ("1 top-k padded with features that do not fire", "features in both of top 100, one prompt pair, last token",
@@ -235,6 +235,11 @@ def write_demo_report(model: SteeredModel, result: DemoResult, out: Path) -> Pat
         page.figure(layer_curves(result.layers), "Held-out accuracy by layer and positions")
         page.table(result.layers, fold="The same in numbers")
     return page.write(out / "report.html")
+
+
+def _pursued(model: SteeredModel) -> int:
+    """How many features a decomposition takes: about twice the active features of a token, or all there can be."""
+    return min(64, model.traces.d_model)
 
 
 def _bar(tell: Progress, part: str) -> Callable[[int, int, str], Any]:

