@@ -1,6 +1,6 @@
 # make demo   set everything up and run the main job on the embedded default model
 # make test   set everything up and pass every check
-# Both create .venv once and use it again; nothing else is needed than Python 3.11, and Debian's apt for a browser.
+# Both create .venv once and use it again. demo needs Python 3.11; test also Node 20, and gets a browser from apt.
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,12 +11,15 @@ DEMO ?=
 # PYTEST="-k exact"
 PYTEST ?=
 
-.PHONY: demo test lint lab bench clean
+NPM := npm --prefix js
+JS_READY := js/node_modules/.ready
+
+.PHONY: demo test lint lab bench clean browser js js-check js-test js-fresh
 
 demo: $(VENV)/.ready
 	$(BIN)/steerwidgets demo $(DEMO)
 
-test: $(VENV)/.ready-dev lint
+test: $(VENV)/.ready-dev browser lint js-check js-test js-fresh
 	$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.ready-dev
@@ -34,6 +37,29 @@ bench: $(VENV)/.ready-dev
 clean:
 	rm -rf $(VENV) demo-out dist build .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Writes the bundles that are committed: after a change under js/src.
+js: $(JS_READY)
+	$(NPM) run --silent build
+
+js-check: $(JS_READY)
+	$(NPM) run --silent check
+
+js-test: $(JS_READY)
+	$(NPM) run --silent test
+
+# The committed bundles are what the source gives, byte for byte.
+js-fresh: $(JS_READY)
+	$(NPM) run --silent fresh
+
+# The stamp lies in what `npm ci` replaces, so it goes when that goes.
+$(JS_READY): js/package-lock.json
+	$(NPM) ci --no-audit --no-fund
+	touch $@
+
+# Pages are opened in a real browser; Debian's does.
+browser:
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium > /dev/null; }
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -18,23 +18,15 @@ if TYPE_CHECKING:
     from steerwidgets.study.compare import FeatureComparison
     from steerwidgets.study.results import SweepResult
 
-STYLE = """
-:root { color-scheme: light dark; --ground: #fdfdfc; --ink: #1d1d1f; --soft: #5f6368; --line: #e2e2de; --right: #0a7d55; }
-@media (prefers-color-scheme: dark) {
-  :root { --ground: #17181a; --ink: #ececea; --soft: #a6a9ad; --line: #35373b; --right: #4cc38a; } }
-body { background: var(--ground); color: var(--ink); font: 15px/1.55 system-ui, sans-serif; margin: 0 auto;
-  max-width: 1080px; padding: 2rem 1.25rem 4rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.25rem; margin-top: 2.75rem; } h3 { font-size: 1.02rem; }
-p, .note { max-width: 46rem; } .note, caption { color: var(--soft); } caption { text-align: left; padding: 0 0 .4rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .28rem .7rem .28rem 0; text-align: left; vertical-align: top; }
-td.number, th.number { text-align: right; } td.right { color: var(--right); font-weight: 600; }
-summary { cursor: pointer; margin: .5rem 0; } code { font-size: .92em; white-space: pre-wrap; }
-"""
+# Built from js/ and committed: a page needs no node to be written.
+STATIC = Path(__file__).parent.parent / "static"
+# Text of more characters wraps.
+LONG = 40
 # Figures are drawn with grey text; where the page is dark or light for certain, they take its ink.
 SCRIPT = """
 const ink = () => getComputedStyle(document.body).color;
-const paint = () => document.querySelectorAll(".plotly-graph-div").forEach(f => Plotly.relayout(f, {"font.color": ink()}));
+const figures = document.querySelectorAll(".plotly-graph-div");
+const paint = () => figures.forEach(f => Plotly.relayout(f, {"font.color": ink()}));
 paint();
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
 """
@@ -46,6 +38,8 @@ class Page:
     def __init__(self, title: str) -> None:
         self.title = title
         self.parts: list[str] = [f"<h1>{escape(title)}</h1>"]
+        self.tables = 0
+        self.figures = 0
 
     def heading(self, text: str, level: int = 2) -> None:
         self.parts.append(f"<h{level}>{escape(text)}</h{level}>")
@@ -58,28 +52,39 @@ class Page:
         drawn = figure.to_html(
             full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
         )
-        self.parts.append(f'<div role="img" aria-label="{escape(name, quote=True)}">{drawn}</div>')
+        self.figures += 1
+        self.parts.append(f'<div role="figure" aria-label="{escape(name, quote=True)}">{drawn}</div>')
 
     def table(self, table: pd.DataFrame, caption: str = "", digits: int = 2, fold: str | None = None) -> None:
         """A table; `fold` hides it behind that line."""
-        html = _table(table, caption, digits)
+        self.tables += 1
+        name = f"table-{self.tables}" if caption or fold is not None else ""
+        html = _table(table, digits, name)
+        # Not a <caption>: it would be as wide as the table, and scroll away with it.
+        if caption:
+            html = f'<p class="sw-caption" id="{name}">{escape(caption)}</p>{html}'
         if fold is not None:
-            html = f"<details><summary>{escape(fold)}</summary>{html}</details>"
+            named = "" if caption else f' id="{name}"'
+            html = f"<details><summary{named}>{escape(fold)}</summary>{html}</details>"
         self.parts.append(html)
 
     def write(self, path: str | Path) -> Path:
-        from plotly.offline import get_plotlyjs
-
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        style = (STATIC / "page.css").read_text(encoding="utf-8")
+        head, foot = "", f"<script>{(STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
+        if self.figures:
+            from plotly.offline import get_plotlyjs
+
+            head, foot = f"<script>{get_plotlyjs()}</script>", f"{foot}<script>{SCRIPT}</script>"
         # Nothing is fetched: the page asks for that to be enforced.
         policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
         path.write_text(
-            f'<!doctype html><html lang="en"><head>{head}'
+            '<!doctype html><html lang="en" class="sw"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
             f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-            f"<title>{escape(self.title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>"
-            f"<body><main>{''.join(self.parts)}</main><script>{SCRIPT}</script></body></html>",
+            f"<title>{escape(self.title)}</title><style>{style}</style>{head}</head>"
+            f"<body><main>{''.join(self.parts)}</main>{foot}</body></html>",
             encoding="utf-8",
         )
         return path
@@ -167,32 +172,45 @@ def write_report(path: str | Path, title: str, sweeps: Sequence[tuple[str, Sweep
     return page.write(path)
 
 
-def _table(table: pd.DataFrame, caption: str, digits: int) -> str:
-    numeric = [pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in table.dtypes]
+def _table(table: pd.DataFrame, digits: int, name: str) -> str:
+    """`name` is the id of the words that say what the table is."""
+    kinds = [_kind(table.iloc[:, i]) for i in range(table.shape[1])]
     head = "".join(
-        f'<th scope="col"{" class=number" if n else ""}>{escape(str(c))}</th>'
-        for c, n in zip(table.columns, numeric, strict=True)
+        f'<th scope="col"{" class=number" if kind == "number" else ""}>{escape(str(c))}</th>'
+        for c, kind in zip(table.columns, kinds, strict=True)
     )
     body = "".join(
-        "<tr>" + "".join(_cell(v, n, digits) for v, n in zip(row, numeric, strict=True)) + "</tr>"
+        "<tr>" + "".join(_cell(v, kind, digits) for v, kind in zip(row, kinds, strict=True)) + "</tr>"
         for row in table.itertuples(index=False, name=None)
     )
-    title = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'<div class="scroll" tabindex="0"><table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    named = f' aria-labelledby="{name}"' if name else ""
+    # A group, not a region: a page of twenty landmarks has none.
+    return (
+        f'<div class="sw-scroll" tabindex="0" role="group"{named}><table data-sw-table{named}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
-def _cell(value: Any, numeric: bool, digits: int) -> str:
+def _kind(column: pd.Series) -> str:
+    """The class of a column's cells."""
+    if pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype):
+        return "number"
+    return "long" if column.map(lambda value: len(str(value))).max() > LONG else ""
+
+
+def _cell(value: Any, kind: str, digits: int) -> str:
+    css = f' class="{kind}"' if kind else ""
     if isinstance(value, bool | np.bool_):
         return '<td class="right">right</td>' if value else "<td>no</td>"
-    if numeric:
-        return f'<td class="number">{_number(value, digits)}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return f'<td{css} data-value="">–</td>'
+    if kind == "number" and isinstance(value, float):
+        # What the text rounds away still sorts; JavaScript has its own word for inf.
+        exact = f"{value:.9g}".replace("inf", "Infinity")
+        return f'<td{css} data-value="{exact}">{_number(value, digits)}</td>'
+    return f"<td{css}>{escape(str(value))}</td>"
 
 
-def _number(value: Any, digits: int) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    if np.isnan(value):
-        return "–"
+def _number(value: float, digits: int) -> str:
     # A small p-value must not read as zero.
     return f"{value:.1g}" if 0 < abs(value) < 0.5 * 10**-digits else f"{value:.{digits}f}"

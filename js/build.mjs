@@ -1,0 +1,39 @@
+// node build.mjs            writes the bundles that are committed
+// node build.mjs --check    compares them with the source instead, and writes nothing
+
+import { readFile } from "node:fs/promises";
+import path from "node:path";
+import process from "node:process";
+import { fileURLToPath } from "node:url";
+import * as esbuild from "esbuild";
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const check = process.argv.includes("--check");
+
+// iife: the page carries its script inline, beside Plotly's, so no name of ours may become global.
+const { outputFiles } = await esbuild.build({
+  absWorkingDir: here,
+  entryPoints: ["src/page.ts", "src/page.css"],
+  outdir: "../steerwidgets/static",
+  bundle: true,
+  format: "iife",
+  // Browsers of 2023 on: without a list, esbuild would leave new CSS as it stands.
+  target: ["es2022", "chrome115", "firefox115", "safari16.4"],
+  minify: true,
+  charset: "utf8",
+  legalComments: "none",
+  logLevel: "warning",
+  write: !check,
+});
+
+if (check) {
+  const stale = [];
+  for (const file of outputFiles) {
+    const committed = await readFile(file.path).catch(() => null);
+    if (!committed?.equals(file.contents)) stale.push(path.relative(path.dirname(here), file.path));
+  }
+  if (stale.length) {
+    process.stderr.write(`Out of date: ${stale.join(", ")}. Run \`npm run build\` in js/ and commit the result.\n`);
+    process.exit(1);
+  }
+}
