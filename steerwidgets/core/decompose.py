@@ -34,12 +34,12 @@ def decompose_direction(direction: Tensor, sae: SAE, method: Method, k: int) -> 
     """
     if method not in get_args(Method):
         raise ValueError(f"method={method!r} is not understood; give one of {', '.join(get_args(Method))}.")
-    if not 1 <= k <= min(sae.d_model, sae.d_sae):
-        raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
     direction = direction.to(sae.W_dec)
     if method == "published":
         coefficients = sae.encode(direction)
         return coefficients.cpu(), sae.decode(coefficients).cpu()
+    if not 1 <= k <= min(sae.d_model, sae.d_sae):
+        raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
     unit_rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
     if method == "projection":
         ids = (unit_rows @ direction).abs().topk(k).indices
@@ -71,7 +71,8 @@ def _pursuit(direction: Tensor, rows: Tensor, unit_rows: Tensor, k: int, signed:
 
 
 def _least_squares(rows: Tensor, direction: Tensor) -> Tensor:
-    return torch.linalg.lstsq(rows.T, direction[:, None]).solution[:, 0]
+    # In double precision: in single, two identical calls differ in the last bits.
+    return torch.linalg.lstsq(rows.T.double(), direction[:, None].double()).solution[:, 0].to(direction)
 
 
 def _nonnegative(rows: Tensor, direction: Tensor) -> Tensor:

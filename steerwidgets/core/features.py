@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -39,9 +40,9 @@ class FeatureSet:
             return features
         if isinstance(features, Tensor):
             features = features.reshape(-1).tolist()
-        ids = [features] if isinstance(features, int) else list(features)
+        ids = list(features) if isinstance(features, Iterable) else [features]
         for i in ids:
-            if isinstance(i, bool) or not hasattr(i, "__index__"):
+            if isinstance(i, bool) or not isinstance(i, SupportsIndex):
                 raise TypeError(f"features must be integer feature ids or a FeatureSet; found {i!r}.")
         return cls(tuple(dict.fromkeys(i.__index__() for i in ids)))
 
@@ -63,4 +64,4 @@ class FeatureSet:
         return FeatureSet.of([*self.ids, *other.ids])
 
 
-Features = FeatureSet | Tensor | int | Iterable[int]
+Features = FeatureSet | Tensor | SupportsIndex | Iterable[int]

@@ -41,9 +41,9 @@ class HookPoint:
         """
         if isinstance(name, HookPoint):
             return name
-        match = _PATTERN.fullmatch(name)
+        match = _PATTERN.fullmatch(name) if isinstance(name, str) else None
         if match is None:
-            raise ValueError(_message(name))
+            raise ValueError(_message(str(name)))
         return cls(int(match[1]), match[2])
 
     @property

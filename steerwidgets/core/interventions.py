@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsFloat
 
 import torch
 from torch import Tensor
@@ -45,8 +45,8 @@ class Add:
         check_positions(self.positions)
         if not isinstance(self.vector, SteeringVector):
             raise TypeError(f"Add needs a SteeringVector; found {type(self.vector).__name__}.")
-        if not math.isfinite(self.multiplier):
-            raise ValueError(f"multiplier={self.multiplier} is not a finite number.")
+        if not isinstance(self.multiplier, SupportsFloat) or not math.isfinite(self.multiplier):
+            raise ValueError(f"multiplier={self.multiplier!r} is not a finite number.")
         if self.space not in ("residual", "sae"):
             raise ValueError(f'space={self.space!r} is not understood; give "residual" or "sae".')
         if self.error_term not in ("keep", "drop"):
@@ -114,12 +114,17 @@ class Clamp:
         check_positions(self.positions)
         features = FeatureSet.of(self.features)
         object.__setattr__(self, "features", features)
-        values = (self.value,) if isinstance(self.value, int | float) else tuple(self.value)
+        # Averages come straight from features, as tensors or NumPy numbers.
+        try:
+            values = tuple(torch.as_tensor(self.value, dtype=torch.float32).reshape(-1).tolist())
+        except (TypeError, ValueError, RuntimeError):
+            values = ()
         if len(values) not in (1, len(features)) or not all(map(math.isfinite, values)):
             raise ValueError(
                 f"value={self.value!r} does not fit {len(features)} features; give one finite number, "
                 "or one for each feature."
             )
+        object.__setattr__(self, "value", values[0] if len(values) == 1 else values)
 
     def hook(self, sae: SAE | None = None) -> HookPoint:
         """The hook point edited: `at`, or the SAE's own."""

@@ -8,7 +8,7 @@ alone or in a padded batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def check_positions(positions: Positions) -> Positions:
         valid = positions in NAMES
     elif isinstance(positions, slice):
         parts = (positions.start, positions.stop, positions.step)
-        valid = all(_is_int(part) or part is None for part in parts) and (positions.step or 1) > 0
+        valid = all(_is_int(part) or part is None for part in parts) and (positions.step is None or positions.step > 0)
     elif isinstance(positions, Sequence):
         valid = len(positions) > 0 and all(_is_int(position) for position in positions)
     else:
@@ -70,10 +70,10 @@ def position_mask(positions: Positions, index: Tensor, lengths: Tensor) -> Tenso
             start = _from_end(positions.start or 0, end)
             mask = real & (index >= start) & ((index - start) % (positions.step or 1) == 0)
             return mask if positions.stop is None else mask & (index < _from_end(positions.stop, end))
-        case int():
-            chosen = [positions]
+        case SupportsIndex():
+            chosen = [positions.__index__()]
         case _:
-            chosen = list(positions)
+            chosen = sorted({position.__index__() for position in positions})
     shortest = int(lengths.min())
     for position in chosen:
         if not -shortest <= position < shortest:
@@ -85,7 +85,7 @@ def position_mask(positions: Positions, index: Tensor, lengths: Tensor) -> Tenso
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, SupportsIndex) and not isinstance(value, bool)
 
 
 def _from_end(position: int, end: Tensor) -> Tensor:

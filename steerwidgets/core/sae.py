@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ class SAE:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.activation not in get_args(Activation):
+            raise ValueError(
+                f"{self.name}: activation={self.activation!r} is not understood; give one of "
+                f"{', '.join(get_args(Activation))}."
+            )
         d_sae, d_model = self.W_dec.shape
         wanted = {
             "W_enc": (d_model, d_sae),

@@ -62,7 +62,7 @@ class SteeringVector:
             value = getattr(self, field)
             if value is None and field != "direction":
                 continue
-            value = torch.as_tensor(value).detach().cpu().float()
+            value = torch.as_tensor(value).detach().cpu().float().clone()
             if value.ndim != dims or (value.numel() == 0 and field == "direction"):
                 raise ValueError(f"{field} of {self.name!r} has shape {tuple(value.shape)}; it must be {dims}-D.")
             if not value.isfinite().all():
@@ -98,13 +98,20 @@ class SteeringVector:
         return replace(
             self,
             direction=factor * self.direction,
-            coefficients=None if self.coefficients is None or factor == 0 else factor * self.coefficients,
-            rows=None if factor == 0 else self.rows,
+            coefficients=None if self.coefficients is None else factor * self.coefficients,
+            rows=None if self.rows is None else self.rows[: 0 if factor == 0 else None],
             name=f"{factor:g}·{self.name}",
             recipe={"construction": "sum", "terms": [{"multiplier": factor, "of": self.recipe}]},
         )
 
     __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> SteeringVector:
+        return self * (1.0 / divisor)
+
+    def __radd__(self, other: object) -> SteeringVector:
+        # sum() starts with 0.
+        return self if other == 0 else NotImplemented
 
     def __neg__(self) -> SteeringVector:
         return self * -1.0
@@ -144,7 +151,9 @@ class SteeringVector:
         """
         sae: Any = getattr(model, "sae", model)
         if sae is None:
-            raise ValueError("decompose needs an SAE, but the model was loaded without one.")
+            raise ValueError(
+                "decompose needs an SAE, and got a model without one; give sw.load(..., sae=...), or the SAE."
+            )
         if sae.d_model != self.direction.numel() or HookPoint.parse(sae.hook) != self.hook:
             raise ValueError(
                 f"{self.name!r} is a direction of width {self.direction.numel()} at {self.hook}, but the SAE "
@@ -218,24 +227,29 @@ class SteeringVector:
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})[_KEY])
                 tensors = {key: file.get_tensor(key) for key in file.keys()}
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            newer = int(about["format"]) > FORMAT
+            vector = None if newer else cls._parsed(about, tensors)
+        except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} is not a steering vector saved by steerwidgets: {error}") from error
-        if about["format"] > FORMAT:
+        if vector is None:
             raise ValueError(f"{path} has format {about['format']}; this version reads up to {FORMAT}: upgrade.")
+        return vector
+
+    @classmethod
+    def _parsed(cls, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SteeringVector:
         coefficients = None
         if about["d_sae"] is not None:
             coefficients = torch.zeros(about["d_sae"])
             coefficients[tensors["feature_ids"]] = tensors["feature_values"]
-        return cls(
-            tensors["direction"],
-            about["hook"],
-            about["name"],
-            coefficients,
-            about["recipe"],
-            tensors.get("feature_rows"),
-        )
+        rows = tensors.get("feature_rows")
+        return cls(tensors["direction"], about["hook"], str(about["name"]), coefficients, about["recipe"], rows)
 
     def _without(self, ids: FeatureSet, how: str) -> SteeringVector:
+        if self.coefficients is not None and self.rows is None:
+            raise ValueError(
+                f"{self.name!r} was given coefficients without the decoder rows of their features, so none can be "
+                "taken out; give rows=sae.W_dec[coefficients.nonzero()[:, 0]]."
+            )
         if self.coefficients is None or self.rows is None:
             raise ValueError(
                 f"{self.name!r} has no SAE coefficients to {how}; build it with contrast(..., space='sae') "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,8 @@ def check_prompts(prompts: Prompts) -> list[str]:
         ValueError: there are none, or one is empty.
         TypeError: one is not a string.
     """
+    if not isinstance(prompts, Iterable):
+        raise TypeError(f"prompts must be a string or a list of strings; found {prompts!r}.")
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     if not listed:
         raise ValueError("the prompt set is empty; give a string or a list of at least one string.")

@@ -68,9 +68,16 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
     from nnsight.modeling.transformers import TransformersModel
 
     if not isinstance(model, str | Path):
+        if not isinstance(model, torch.nn.Module):
+            raise TypeError(f"model={model!r} is not understood; give a Hugging Face id, a folder, or a loaded module.")
+        if tokenizer is None and not getattr(model, "name_or_path", ""):
+            raise ValueError("this module does not name its tokenizer; give sw.load(module, tokenizer=...).")
         if device is not None or dtype is not None:
             model = model.to(device=device, dtype=dtype)
         return TransformersModel(model.eval(), task="text-generation", tokenizer=tokenizer)
+    # A Hub id has at most one slash; what looks like a path should not be sent to the Hub.
+    if not Path(model).exists() and (str(model).startswith((".", "/", "~")) or str(model).count("/") > 1):
+        raise FileNotFoundError(f"there is no model folder at {str(model)!r}.")
     options = {} if tokenizer is None else {"tokenizer": tokenizer}
     if remote is True:
         return TransformersModel(str(model), task="text-generation", **options)

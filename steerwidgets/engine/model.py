@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import pandas as pd
 import torch
@@ -106,6 +106,10 @@ class SteeredModel:
     def pad(self, sequences: Sequence[Sequence[int]], lengths: Sequence[int] | None = None) -> Batch:
         """Token sequences as one batch; `lengths` says how many tokens of each are prompt (default: all)."""
         pad = self.tokenizer.pad_token_id
+        longest = max(map(len, sequences))
+        limit = getattr(self.traces.lm.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and longest > limit:
+            raise ValueError(f"a prompt has {longest} tokens, but {self.name} reads at most {limit}; shorten it.")
         return Batch.of(sequences, pad if pad is not None else 0, lengths)
 
     def token_ids(self, prompt: str) -> tuple[int, ...]:
@@ -270,7 +274,7 @@ class SteeredModel:
             TypeError: something in the list is not an intervention.
             ValueError: a vector of another width, an unknown hook point or feature, or an SAE is needed.
         """
-        listed = [interventions] if isinstance(interventions, Intervention) else list(interventions)
+        listed = list(interventions) if isinstance(interventions, Sequence) else [interventions]
         edits: list[PlacedEdit] = []
         for intervention in listed:
             if not isinstance(intervention, Intervention):
@@ -325,8 +329,8 @@ class SteeredModel:
             return ~self.sinks(batch, x, hook)
         if read == "last":
             return batch.index == batch.lengths[:, None] - 1
-        if isinstance(read, int) and not isinstance(read, bool):
-            return position_mask(read, batch.index, batch.lengths)
+        if isinstance(read, SupportsIndex) and not isinstance(read, bool):
+            return position_mask(read.__index__(), batch.index, batch.lengths)
         raise ValueError(f'read={read!r} is not understood; give "last", "mean" or a position (int).')
 
     def _gathered(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:

@@ -108,6 +108,8 @@ class FeatureComparison:
         eyes find in it are no evidence: `separation` tests them in the full space.
         """
         rows = self.table[self.table["group"] != ""]
+        if rows.empty:
+            return pd.DataFrame(columns=["feature", "label", "group", "x", "y"])
         unit = torch.nn.functional.normalize(self._rows(rows["feature"])).numpy()
         if len(unit) < 5:
             centred = unit - unit.mean(0)

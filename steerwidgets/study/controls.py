@@ -72,7 +72,7 @@ def controls_for(
         vector = SteeringVector(unit, base.hook, f"random {draw}")
         yield replace(studied, control="random", draw=draw, add=residual, vector_for=_matched(studied, _always(vector)))
     for draw in range(few):
-        shuffled = _shuffled(studied, replayer, seed + 1_000 + draw, leave_out)
+        shuffled = _shuffled(studied, replayer, 1_000_003 * seed + 1_000 + draw, leave_out)
         if shuffled is not None:
             yield replace(studied, control="shuffled pairs", draw=draw, vector_for=_matched(studied, shuffled))
     if base.coefficients is None:
@@ -104,7 +104,7 @@ def _shuffled(studied: Variant, replayer: Replayer, seed: int, leave_out: bool) 
 
     def vector_for(item: Item) -> SteeringVector:
         without = frozenset(sources & {item.prompt})
-        # The generator starts anew each time, so that the signs of a pair do not depend on who is left out.
+        # The generator starts anew each time, so that a vector does not depend on the order of the items.
         if without not in made:
             made[without] = replayer(recipe, without, torch.Generator().manual_seed(seed))
         return made[without]

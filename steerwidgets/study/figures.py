@@ -65,7 +65,7 @@ def accuracy_bars(result: SweepResult) -> go.Figure:
     figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], gridcolor=GRID_COLOUR, zeroline=False)
     figure.update_yaxes(showgrid=False, ticksuffix="  ")
     height = 70 + rows * (60 + 26 * len(vectors))
-    return _styled(figure, height).update_layout(barmode="overlay", legend={"orientation": "h", "y": -0.06})
+    return _styled(figure, height).update_layout(barmode="overlay", legend={"y": -0.06})
 
 
 def comparison_map(comparison: FeatureComparison, seed: int = 0) -> go.Figure:
@@ -143,6 +143,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         template="none", height=height, margin={"l": 20, "r": 20, "t": 40, "b": 50}, bargap=0.2,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#7a7a7a"},
+        legend={"orientation": "h", "y": -0.18, "yanchor": "top"},
         yaxis={"automargin": True}, xaxis={"automargin": True},
     )  # fmt: skip
 

@@ -98,12 +98,11 @@ class Replayer:
             kept = [p for p in positive if p not in without]
             values = self._reads(_some(kept), recipe).mean(0)
         elif recipe["paired"]:
-            pairs = zip(positive, negative, strict=True)
-            left = _some([pair for pair in pairs if not without & set(pair)])
-            difference = self._reads([p for p, _ in left], recipe) - self._reads([n for _, n in left], recipe)
-            values = (_signs(len(left), signs)[:, None] * difference).mean(0)
+            a, b = _sides(recipe, without)
+            difference = self._reads(a, recipe) - self._reads(b, recipe)
+            values = (_signs(len(a), signs)[:, None] * difference).mean(0)
         else:
-            a, b = (_some([p for p in side if p not in without]) for side in (positive, negative))
+            a, b = _sides(recipe, without)
             values = (_signs(len(a), signs)[:, None] * self._reads(a, recipe)).mean(0)
             values = values - (_signs(len(b), signs)[:, None] * self._reads(b, recipe)).mean(0)
         return self._vector(values, recipe)
@@ -123,8 +122,8 @@ class Replayer:
             raise NotReplayable("distinct features need a contrast of two prompt sets.")
         in_sae = {**made, "space": "sae"}
         tops = []
-        for side in ("positive", "negative"):
-            means = self._reads(_some([p for p in made[side] if p not in without]), in_sae).mean(0)
+        for prompts in _sides(made, without):
+            means = self._reads(prompts, in_sae).mean(0)
             values, ids = means.topk(min(recipe["k"], means.numel()))
             tops.append(set(ids[values > 0].tolist()))
         return sorted(tops[0] ^ tops[1])
@@ -153,6 +152,16 @@ def _signs(n: int, generator: torch.Generator | None) -> Tensor:
     half = n // 2
     signs = torch.cat([torch.ones(half), -torch.ones(half), torch.zeros(n % 2)])
     return signs[torch.randperm(n, generator=generator)]
+
+
+def _sides(recipe: Recipe, without: Collection[str]) -> tuple[list[str], list[str]]:
+    """Positive and negative prompts without some; where they are paired, a prompt takes its partner along."""
+    positive, negative = recipe["positive"], recipe["negative"]
+    if recipe["paired"]:
+        left = [pair for pair in zip(positive, negative, strict=True) if not set(without) & set(pair)]
+        positive, negative = [p for p, _ in left], [n for _, n in left]
+    a, b = (_some([p for p in side if p not in without]) for side in (positive, negative))
+    return list(a), list(b)
 
 
 def _some(prompts: Sequence[Any]) -> Sequence[Any]:

@@ -47,13 +47,17 @@ class Page:
     def text(self, text: str, note: bool = False) -> None:
         self.parts.append(f"<p{' class=note' if note else ''}>{escape(text)}</p>")
 
-    def figure(self, figure: Figure, name: str) -> None:
-        """A figure; `name` is read out where it cannot be seen."""
+    def figure(self, figure: Figure, name: str, width: int = 0) -> None:
+        """A figure; `name` is read out where it cannot be seen. On a screen narrower than `width` it scrolls."""
         drawn = figure.to_html(
             full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}
         )
         self.figures += 1
-        self.parts.append(f'<div role="figure" aria-label="{escape(name, quote=True)}">{drawn}</div>')
+        named = f'role="figure" aria-label="{escape(name, quote=True)}"'
+        if width:
+            drawn = f'<div style="min-width:{width}px">{drawn}</div>'
+            named += ' class="sw-scroll" tabindex="0"'
+        self.parts.append(f"<div {named}>{drawn}</div>")
 
     def table(self, table: pd.DataFrame, caption: str = "", digits: int = 2, fold: str | None = None) -> None:
         """A table; `fold` hides it behind that line."""
@@ -95,7 +99,7 @@ def add_sweep(page: Page, name: str, result: SweepResult) -> None:
     page.heading(name)
     if not result.about.get("finished", True):
         page.text("This sweep was stopped before its end; what follows rests on the cells that were finished.")
-    page.figure(accuracy_bars(result), f"{name}: held-out accuracy of each vector, by task, with null bands")
+    page.figure(accuracy_bars(result), f"{name}: held-out accuracy of each vector, by task, with null bands", 720)
     page.table(
         accuracy_table(result),
         "Held-out accuracy (and the 95 % band of random directions of the same norm). Each item is scored at the "

@@ -207,10 +207,18 @@ def choose_multipliers(cells: pd.DataFrame) -> pd.Series:
             for prompt in items["prompt"].unique():
                 rest = items[items["prompt"] != prompt]
                 chosen[vector, task, prompt] = _best_multiplier(rest if len(rest) else others, items)
-        common = pd.Series([m for (v, _, _), m in chosen.items() if v == vector]).mode()
+        common = pd.Series([m for (v, _, _), m in chosen.items() if v == vector], dtype=float).mode()
+        if common.empty:
+            # Stopped before any scored item was finished.
+            continue
         for prompt in group.loc[group["task"] == OFF_TARGET, "prompt"].unique():
             chosen[vector, OFF_TARGET, prompt] = float(common.iloc[0])
-    index = pd.MultiIndex.from_tuples(list(chosen), names=["vector", "task", "prompt"])
+    names = ["vector", "task", "prompt"]
+    index = (
+        pd.MultiIndex.from_tuples(list(chosen), names=names)
+        if chosen
+        else pd.MultiIndex.from_arrays([[]] * 3, names=names)
+    )
     return pd.Series(list(chosen.values()), index=index, dtype=float)
 
 
@@ -219,7 +227,8 @@ def _best_multiplier(cells: pd.DataFrame, own: pd.DataFrame) -> float:
         grid = sorted(own["multiplier"].unique())
         return float(grid[len(grid) // 2])
     mean = cells.groupby("multiplier")[["correct", "p_answer"]].mean().reset_index()
-    ranked = mean.sort_values(["correct", "p_answer", "multiplier"], ascending=[False, False, True], kind="stable")
+    mean["dose"] = mean["multiplier"].abs()
+    ranked = mean.sort_values(["correct", "p_answer", "dose"], ascending=[False, False, True], kind="stable")
     return float(ranked["multiplier"].iloc[0])
 
 

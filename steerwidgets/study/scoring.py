@@ -77,13 +77,19 @@ def task_items(model: SteeredModel, task: Task) -> list[Item]:
         tokens = model.token_ids(prompt)
         accepted = tuple(_continuation(model, prompt, tokens, task.join + answer) for answer in answers)
         foiled = None if foil is None else _continuation(model, prompt, tokens, task.join + foil)
+        # To say an answer is to say every accepted answer that begins it: counted twice, p_answer could pass 1.
+        accepted = tuple(a for a in accepted if not any(b != a and a[: len(b)] == b for b in accepted))
         items.append(Item(task.name, prompt, "/".join(answers), tokens, accepted, foiled))
     return items
 
 
 def off_target_items(model: SteeredModel, prompts: Sequence[str], scored: Sequence[Item]) -> list[Item]:
-    """Unrelated prompts; their "answers" are the first tokens of all scored answers, which would be a capture."""
-    capture = tuple(dict.fromkeys(answer[:1] for item in scored for answer in item.answers))
+    """Unrelated prompts; their "answers" are the first tokens of all scored answers, which would be a capture.
+
+    A first token that is blank, such as the space before a digit, says nothing and is left out.
+    """
+    first = dict.fromkeys(answer[:1] for item in scored for answer in item.answers)
+    capture = tuple(token for token in first if model.tokenizer.decode(list(token)).strip()) or tuple(first)
     return [Item("off-target", p, "", model.token_ids(p), capture, None, off_target=True) for p in prompts]
 
 

@@ -20,6 +20,7 @@ from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.controls import Variant, controls_for, held_out, reconstruction
 from steerwidgets.study.recipes import Replayer
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
+from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
 from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, score_item, task_items
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
@@ -36,7 +37,7 @@ def sweep(
     model: SteeredModel,
     suite: TaskSuite | Task,
     vectors: Mapping[str, SteeringVector | Add],
-    multipliers: Sequence[float] | None = None,
+    multipliers: Sequence[float] | float | None = None,
     positions: Positions | None = None,
     controls: bool = True,
     seed: int = 0,
@@ -72,6 +73,15 @@ def sweep(
             another width.
     """
     suite = TaskSuite([suite]) if isinstance(suite, Task) else suite
+    if not isinstance(suite, TaskSuite) or not isinstance(vectors, Mapping):
+        raise TypeError(
+            f"sweep needs a Task or TaskSuite and vectors by name, such as {{'mean': vector}}; found "
+            f"{type(suite).__name__} and {type(vectors).__name__}."
+        )
+    if any(task.name == OFF_TARGET_TASK for task in suite):
+        raise ValueError(f"a task cannot be called {OFF_TARGET_TASK!r}: that is the name of the control.")
+    if isinstance(multipliers, int | float):
+        multipliers = (multipliers,)
     multipliers = tuple(model.preset.multipliers if multipliers is None else multipliers)
     positions = model.preset.positions if positions is None else positions
     if not vectors or not multipliers:
@@ -113,7 +123,7 @@ def sweep(
             run.cells([(control, at) for control in stand_ins])
     about = {
         "model": model.name,
-        "hook": str(studied[0].add.vector.hook),
+        "hook": ", ".join(dict.fromkeys(str(variant.add.vector.hook) for variant in studied)),
         "positions": str(positions),
         "seed": seed,
         "draws": draws if controls else 0,
@@ -148,7 +158,8 @@ class _Run:
         self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress, budget: float
     ) -> None:
         self.model, self.rows, self.stop, self.progress, self.budget = model, rows, stop, progress, budget
-        self.records: list[tuple[Any, ...]] = []
+        self.records: list[tuple[tuple[int, int], tuple[Any, ...]]] = []
+        self.variants: list[Variant] = []
         self.baseline: dict[int, Tensor] = {}
         self.done = self.total = 0
         self.stopped = False
@@ -167,6 +178,7 @@ class _Run:
         """Compute variants, each at the multipliers of each item number; those added alike share batches."""
         alike: dict[tuple[Any, ...], list[Job]] = {}
         for variant, multipliers in jobs:
+            self.variants.append(variant)
             add = variant.add
             key = (HookPoint.parse(add.vector.hook), add.space, add.error_term, add.clamp)
             alike.setdefault(key, []).append((variant, multipliers))
@@ -189,8 +201,9 @@ class _Run:
                     self.progress(self.done, self.total, f"{part[0].variant.vector}, {part[0].variant.control}")
 
     def table(self) -> pd.DataFrame:
-        """Every cell computed so far."""
-        return pd.DataFrame(self.records, columns=COLUMNS)
+        """Every cell computed so far: variants in the order they were run, items in the suite's order."""
+        ordered = sorted(self.records, key=lambda record: record[0])
+        return pd.DataFrame([cell for _, cell in ordered], columns=COLUMNS)
 
     def _part(self, chunk: _Chunk, part: list[_Cell]) -> None:
         adds = []
@@ -208,7 +221,9 @@ class _Run:
             if cell.variant.control == "unsteered" and item.off_target:
                 self.baseline[cell.item] = tables[0][0].clone()
             score = score_item(self.model, item, tables, self.baseline.get(cell.item))
-            self.records.append(_record(item, cell.variant, cell.multiplier, score))
+            self.records.append(
+                ((self.variants.index(cell.variant), cell.item), _record(item, cell.variant, cell.multiplier, score))
+            )
             self.done += 1
 
     def _shared(self, hook: HookPoint) -> Iterator[_Chunk]:

@@ -37,6 +37,9 @@ OFF_TARGET = (
 class Task:
     """Prompts, and for each the answers that count as right.
 
+    An answer is right when the model says its tokens first; what follows them is not looked at, so that "1" would
+    be right where the model goes on to "12".
+
     Args:
         name: shown in tables.
         prompts: n prompts.
@@ -55,20 +58,27 @@ class Task:
     join: str = " "
 
     def __post_init__(self) -> None:
+        who = f"the task {self.name!r}"
+        for field in ("prompts", "answers", "foils"):
+            if isinstance(getattr(self, field), str):
+                raise TypeError(f"{who}: {field} is one string; give a list with one for each prompt.")
         prompts = tuple(self.prompts)
-        answers = tuple((a,) if isinstance(a, str) else tuple(dict.fromkeys(a)) for a in self.answers)
+        answers = tuple(_texts(a, who) for a in self.answers)
         foils = (None,) * len(prompts) if self.foils is None else tuple(self.foils)
         if not prompts:
-            raise ValueError(f"the task {self.name!r} has no prompts.")
-        if len(set(prompts)) != len(prompts):
-            raise ValueError(f"the task {self.name!r} has a prompt twice, which would count one item as two.")
+            raise ValueError(f"{who} has no prompts.")
+        if not all(prompts) or not all(foil is None or foil for foil in foils):
+            raise ValueError(f"{who} has an empty prompt or foil; give text, or None for no foil.")
+        twice = next((p for p in prompts if prompts.count(p) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{who} has the prompt {twice!r} twice, which would count one item as two.")
         if not len(prompts) == len(answers) == len(foils):
             raise ValueError(
-                f"the task {self.name!r} has {len(prompts)} prompts, {len(answers)} answers and {len(foils)} foils; "
+                f"{who} has {len(prompts)} prompts, {len(answers)} answers and {len(foils)} foils; "
                 "give one of each for every prompt."
             )
         if not all(answers) or not all(text for several in answers for text in several):
-            raise ValueError(f"the task {self.name!r} has an empty answer.")
+            raise ValueError(f"{who} has an empty answer; give at least one text for each prompt.")
         for field, value in (("prompts", prompts), ("answers", answers), ("foils", foils)):
             object.__setattr__(self, field, value)
 
@@ -119,7 +129,10 @@ class TaskSuite:
 
 @dataclass(frozen=True)
 class _Sequence:
-    """A successor sequence: its items, their index from 1, and how each format writes it."""
+    """A successor sequence: its items, their index (from 1; 0 for zero), and how each format writes it.
+
+    Of a cyclic sequence only the windows that go round, with their answer, are asked.
+    """
 
     items: tuple[str, ...]
     indices: tuple[int, ...]
@@ -141,7 +154,8 @@ SEQUENCES = {
     "Spanish months": _counted(SPANISH_MONTHS, 4),
     "Spanish weekdays": _counted(SPANISH_WEEKDAYS, 3),
     "digits": _counted(DIGITS, 3, "This number is {}, next number is"),
-    "counting modulo ten": _Sequence(tuple("1234567890"), (*range(1, 10), 10), 4, cyclic=True),
+    # The windows that do not go round are those of "digits".
+    "counting modulo ten": _Sequence(tuple("1234567890"), (*range(1, 10), 0), 4, cyclic=True),
 }
 
 
@@ -175,22 +189,30 @@ def successors(
             if one not in known:
                 raise ValueError(f"{one!r} is not understood; give some of {', '.join(known)}.")
     tasks: list[Task] = []
-    written: set[tuple[str, ...]] = set()
     for name in chosen:
-        for form in formats:
-            task = _task(name, SEQUENCES[name], form, answers)
-            # The study's own format and the list of four are the same for months.
-            if task is not None and tuple(task.prompts) not in written:
-                written.add(tuple(task.prompts))
-                tasks.append(task)
+        made = {form: _task(name, SEQUENCES[name], form, answers) for form in formats}
+        study, listed = made.get("study"), made.get("list")
+        # The study's own format and the list of four are the same for months: one of them is enough.
+        if study is not None and listed is not None and study.prompts == listed.prompts:
+            del made["study"]
+        tasks += [task for task in made.values() if task is not None]
     return TaskSuite(tasks)
 
 
 def analogues(source: str, target: str, form: Format = "list") -> tuple[list[str], list[str]]:
-    """Paired prompts of two sequences: prompt i of one is the analogue of prompt i of the other."""
+    """Paired prompts of two sequences: prompt i of one is the analogue of prompt i of the other.
+
+    Raises:
+        ValueError: an unknown sequence or format, or a sequence that the format cannot write.
+    """
+    for value, known in ((source, tuple(SEQUENCES)), (target, tuple(SEQUENCES)), (form, FORMATS)):
+        if value not in known:
+            raise ValueError(f"{value!r} is not understood; give one of {', '.join(known)}.")
     pairs = [_prompts(SEQUENCES[name], form) for name in (source, target)]
     first, second = ({index: prompt for prompt, index, _ in pair} for pair in pairs)
     shared = [index for index in first if index in second]
+    if not shared:
+        raise ValueError(f"{source!r} and {target!r} have no analogues in the format {form!r}; try form='list'.")
     return [first[i] for i in shared], [second[i] for i in shared]
 
 
@@ -214,7 +236,7 @@ def _prompts(sequence: _Sequence, form: Format) -> list[tuple[str, int, str]]:
         return []
     n = len(sequence.items)
     found = []
-    for start in range(n if sequence.cyclic else n - shown):
+    for start in range(n - shown - 1, n) if sequence.cyclic else range(n - shown):
         at = [(start + i) % n for i in range(shown + 1)]
         words = [sequence.items[i] for i in at[:-1]]
         if form == "sentence":
@@ -238,4 +260,15 @@ def _answer(index: int, own: str, answers: Answers) -> tuple[str, ...]:
         "months": (MONTHS,),
         "weekdays": (WEEKDAYS,),
     }
+    zero = {DIGITS: "0", NUMBERS: "zero"}
+    if index == 0:
+        return tuple(zero[words] for words in categories[answers] if words in zero)
     return tuple(words[index - 1] for words in categories[answers] if index <= len(words))
+
+
+def _texts(answers: object, who: str) -> tuple[str, ...]:
+    """Accepted answers of one prompt, each once."""
+    several = [answers] if isinstance(answers, str) else answers
+    if not isinstance(several, Sequence) or not all(isinstance(answer, str) for answer in several):
+        raise TypeError(f"{who}: the answer {answers!r} is neither a text nor a list of texts.")
+    return tuple(dict.fromkeys(several))

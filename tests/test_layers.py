@@ -1,0 +1,227 @@
+"""The floors of the house: imports go down only, nothing is circular, nothing heavy loads before it is used."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import steerwidgets as sw
+
+PACKAGE = Path(sw.__file__).parent
+FLOORS = ("core", "engine", "study", "widgets")
+LONGEST = 400
+# Who may import what: package -> the floors that may.
+GUARDED = {
+    "nnsight": {"engine"},
+    "anywidget": {"widgets"},
+    "ipywidgets": {"widgets"},
+    "traitlets": {"widgets"},
+    "transformers": {"engine", "study", "widgets", "top"},
+    "pandas": {"engine", "study", "widgets", "top"},
+    "sae_lens": {"engine", "study"},
+    "transformer_lens": {"engine", "study"},
+}
+HEAVY = ("torch", "numpy", "pandas", "transformers", "nnsight", "sae_lens", "scipy", "umap", "plotly", "anywidget")
+# The public names, as the design lists them.
+CONTRACT = [
+    "load",
+    "SteeredModel",
+    "Generation",
+    "SteeringVector",
+    "Add",
+    "Ablate",
+    "Clamp",
+    "compare",
+    "FeatureComparison",
+    "contrast",
+    "tasks",
+    "Task",
+    "TaskSuite",
+    "sweep",
+    "SweepResult",
+]
+MODEL = [
+    "hook",
+    "sae",
+    "tokenizer",
+    "labels",
+    "where",
+    "tokens",
+    "activations",
+    "features",
+    "logits",
+    "next_tokens",
+    "generate",
+]
+VECTOR = ["direction", "coefficients", "hook", "recipe", "unit", "cosine", "decompose", "drop", "keep", "save", "load"]
+RESULT = ["table", "accuracy", "best", "answers", "plot", "to_html"]
+
+
+@dataclass(frozen=True)
+class Import:
+    module: str
+    lazy: bool
+    typing_only: bool
+
+
+def module_name(path: Path) -> str:
+    parts = ["steerwidgets", *path.relative_to(PACKAGE).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def floor_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in FLOORS else "top"
+
+
+def imports_of(module: str) -> list[Import]:
+    """Every import statement of a file, also those inside functions and under TYPE_CHECKING."""
+    found: list[Import] = []
+
+    def visit(node: ast.AST, lazy: bool, typing_only: bool) -> None:
+        match node:
+            case ast.Import(names=names):
+                found.extend(Import(alias.name, lazy, typing_only) for alias in names)
+                return
+            case ast.ImportFrom(module=source, names=names, level=level):
+                assert level == 0, f"{module} has a relative import; write the whole name."
+                for alias in names:
+                    whole = f"{source}.{alias.name}"
+                    found.append(Import(whole if whole in SOURCES else str(source), lazy, typing_only))
+                return
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                lazy = True
+            case ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                typing_only = True
+        for child in ast.iter_child_nodes(node):
+            visit(child, lazy, typing_only)
+
+    visit(ast.parse(SOURCES[module].read_text(encoding="utf8")), False, False)
+    return found
+
+
+def test_the_floors_exist():
+    assert {floor_of(module) for module in SOURCES} == {*FLOORS, "top"}
+    assert len(SOURCES) > 20
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if floor_of(module) != "top"])
+def test_imports_go_down_only(module):
+    own = FLOORS.index(floor_of(module))
+    for made in imports_of(module):
+        if made.module.split(".")[0] != "steerwidgets":
+            continue
+        assert floor_of(made.module) in FLOORS, f"{module} imports {made.module}, which stands above the floors"
+        assert FLOORS.index(floor_of(made.module)) <= own, f"{module} imports {made.module}, a floor above its own"
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_only_the_right_floor_imports_a_guarded_package(module):
+    for made in imports_of(module):
+        allowed = GUARDED.get(made.module.split(".")[0])
+        assert allowed is None or floor_of(module) in allowed, f"{module} imports {made.module}; only {allowed} may"
+
+
+def test_no_import_cycles():
+    """Cycles through imports inside functions count: they are cycles all the same."""
+    graph = {
+        module: {made.module for made in imports_of(module) if made.module in SOURCES and not made.typing_only}
+        for module in SOURCES
+    }
+    graph = {module: {m for m in used if m != module} for module, used in graph.items()}
+    try:
+        tuple(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_no_file_is_too_long(module):
+    assert len(SOURCES[module].read_text(encoding="utf8").splitlines()) <= LONGEST
+
+
+def modules_after(code: str) -> list[str]:
+    """What a fresh Python prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=PACKAGE.parent).stdout.split()
+
+
+def test_import_loads_nothing_heavy_and_is_quick():
+    code = "import sys, steerwidgets; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    start = time.perf_counter()
+    loaded = modules_after(code)
+    took = time.perf_counter() - start
+    assert "steerwidgets" in loaded
+    assert not set(HEAVY) & set(loaded)
+    # Far above the half second that it takes, since a loaded machine also starts Python slowly.
+    assert took < 2.0
+
+
+def test_listing_the_names_loads_nothing_heavy():
+    """Tab completion and `help` must not cost a torch import."""
+    code = "import sys, steerwidgets as sw; names = dir(sw); assert 'sweep' in names; print(*sys.modules)"
+    loaded = modules_after(code)
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_slow_packages_load_only_when_they_are_used():
+    """Importing what stands behind the public names must not import these: they cost seconds each."""
+    slow = {"sae_lens", "umap", "transformer_lens", "plotly", "sklearn"}
+    reached = {*sw._NAMES.values(), *sw._MODULES.values()}
+    queue = list(reached)
+    while queue:
+        module = queue.pop()
+        for made in imports_of(module):
+            if made.lazy or made.typing_only:
+                continue
+            assert made.module.split(".")[0] not in slow, f"{module} imports {made.module} at its top"
+            if made.module in SOURCES and made.module not in reached:
+                reached.add(made.module)
+                queue.append(made.module)
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_public_name_is_reachable(name):
+    assert getattr(sw, name) is not None
+    assert name in sw.__all__
+    assert name in dir(sw)
+
+
+def test_every_listed_name_resolves():
+    for name in sw.__all__:
+        assert getattr(sw, name) is not None, name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'sweeep'"):
+        _ = sw.sweeep
+
+
+def test_members_of_the_contract(llama):
+    for name in MODEL:
+        assert hasattr(llama.model, name), name
+    for name in VECTOR:
+        assert name in dir(sw.SteeringVector) or name in sw.SteeringVector.__dataclass_fields__, name
+    for name in RESULT:
+        assert hasattr(sw.SweepResult, name), name
+    for name in ["table", "only_a", "only_b", "both", "project", "separation"]:
+        assert hasattr(sw.FeatureComparison, name), name
+    assert len(sw.tasks.successors()) >= 7
+
+
+def test_type_checkers_see_the_same_names():
+    """The names for type checkers are written a second time; the two lists must not drift apart."""
+    tree = ast.parse(SOURCES["steerwidgets"].read_text(encoding="utf8"))
+    [block] = [n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING"]
+    seen = {alias.asname or alias.name for node in block.body for alias in node.names}
+    assert seen == {name for name in sw.__all__ if name != "__version__"}
