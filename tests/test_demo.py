@@ -11,7 +11,7 @@ import pytest
 
 import steerwidgets as sw
 from steerwidgets import cli
-from steerwidgets.study.demo import DIRECTIONS, run_demo
+from steerwidgets.study.demo import DIRECTIONS, as_published, by_layer, run_demo
 
 CSV = (
     "task prompt answer vector control multiplier positions top_token correct p_answer logit_diff split direction"
@@ -70,6 +70,21 @@ def test_stopping_keeps_what_is_finished(llama, tmp_path):
 def test_stopping_before_anything_is_finished_writes_no_numbers(llama, tmp_path):
     assert not run_demo(llama.model, tmp_path, quick=True, stop=lambda: True).sweeps
     assert not (tmp_path / "results.csv").exists()
+
+
+def test_confounds_and_layers_are_measured(llama):
+    def silent(*step: object) -> None:
+        return None
+
+    published = as_published(llama.model, 0, silent, lambda: False)
+    assert published["confound"].str[0].tolist() == list("123445")
+    assert published[["published", "corrected"]].notna().all(axis=None)
+    # The tiny SAE has 40 features: a top 100 of all of them, active or not, is the same on both sides.
+    assert published["published"].iloc[0] == 40 > published["corrected"].iloc[0]
+    layers = by_layer(llama.model, 0, silent, lambda: False, n_layers=2)
+    assert layers["layer"].unique().tolist() == [1, 2]
+    assert len(layers) == 2 * 2 * 2
+    assert by_layer(llama.model, 0, silent, lambda: True).empty
 
 
 def test_every_task_of_the_demo_exists():

@@ -108,14 +108,15 @@ def score_by_hand(tiny, prompt: str, answers, foil, definition, positions, join:
 
     targets = [tokens(answer) for answer in answers]
     foiled = None if foil is None else tokens(foil)
-    prefixes = [target[:-1] for target in [*targets, *([foiled] if foiled else [])]]
+    # An answer that another accepted one begins is the same event.
+    distinct = [t for t in targets if not any(t[: len(u)] == u for u in targets if u != t)]
+    prefixes = [target[:-1] for target in [*distinct, *([foiled] if foiled else [])]]
     path: list[int] = []
     while any(prefix[: len(path)] == path for prefix in prefixes):
         path.append(int(after(path)[-1].argmax()))
     return {
         "correct": any(after(t[:-1]).argmax(-1).tolist() == t for t in targets),
-        # An answer that another accepted one begins is the same event.
-        "p_answer": sum(math.exp(logprob(t)) for t in targets if not any(t[: len(u)] == u for u in targets if u != t)),
+        "p_answer": sum(math.exp(logprob(t)) for t in distinct),
         "logit_diff": math.nan if foiled is None else max(map(logprob, targets)) - logprob(foiled),
         "top_token": tiny.tokenizer.decode(path),
     }

@@ -48,7 +48,6 @@ DIRECTIONS = (
          "Spanish number words, list"),
     ),
 )  # fmt: skip
-LAYERS = (5, 9, 13, 17, 21, 25, 28)
 
 
 @dataclass
@@ -167,19 +166,21 @@ def as_published(model: SteeredModel, seed: int, tell: Progress, stop: Stop) -> 
     return pd.DataFrame(rows, columns=["confound", "measure", "published", "corrected"])
 
 
-def by_layer(model: SteeredModel, seed: int, tell: Progress, stop: Stop) -> pd.DataFrame:
+def by_layer(model: SteeredModel, seed: int, tell: Progress, stop: Stop, n_layers: int = 7) -> pd.DataFrame:
     """Where in the model, and at which positions, a residual mean steers a list: held-out accuracy.
 
     Returns:
         columns: direction, layer, positions, accuracy, multiplier (most often chosen), n.
     """
     rows: list[tuple[Any, ...]] = []
+    total = model.traces.n_layers
+    layers = dict.fromkeys(round(total / 6 + (total * 5 / 6 - 2) * n / (n_layers - 1)) for n in range(n_layers))
     settings: tuple[tuple[Read, Positions], ...] = (("mean", "all_but_first"), ("last", "last"))
     for direction in DIRECTIONS:
         source, target = analogues(direction.source, direction.target)
         suite = successors(direction.answers, ("list",), (direction.source,))
         for read, positions in settings:
-            for layer in LAYERS:
+            for layer in layers:
                 vector = contrast(model, target, source, read=read, hook=f"blocks.{layer}.hook_resid_post")
                 label = f"layer {layer}, {positions}"
                 found = sweep(
