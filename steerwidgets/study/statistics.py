@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +39,12 @@ class NullTest:
     def effect(self) -> float:
         spread = float(self.null.std())
         return (self.score - float(self.null.mean())) / spread if spread > 0 else float("nan")
+
+    def histogram(self, title: str = "") -> Figure:
+        """The null as a histogram, with the score as a line."""
+        from steerwidgets.study.similarity.figures import null_histogram
+
+        return null_histogram(self, title)
 
 
 def label_permutations(n_a: int, n_b: int, permutations: int, seed: int) -> tuple[NDArray[np.bool_], bool]:

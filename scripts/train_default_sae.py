@@ -1,0 +1,209 @@
+"""Train, evaluate and label the bundled SAE of SmolLM2-135M-Instruct, resumable at every stage.
+
+    python scripts/train_default_sae.py --corpus DIR --work WORK [--out FOLDER] [--minutes 50] [--workers 2]
+
+DIR holds the text files that build_corpus.py makes. WORK takes 6 GB (activations). Stages: corpus, tokens, harvest,
+train, label, evaluate, write; a stage whose result is in WORK is not done again: after an interruption, call it again.
+For another model or text use `steerwidgets.study.sae_training.train_sae`.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from corpus_documents import (
+    OTHER_KIND,
+    SHIPPABLE,
+    Document,
+    hold_out,
+    pieces,
+    read_corpus,
+    with_chat,
+    write_corpus,
+)
+from corpus_synthetic import synthetic_documents
+from evaluate_sae import evaluate
+from model_card import model_card
+
+from steerwidgets.engine.bundled import MODEL_NAME, SAE_FOLDER, bundled_model
+from steerwidgets.engine.saes import load_sae
+from steerwidgets.study.label_rules import make_labels
+from steerwidgets.study.sae_harvest import Harvest, harvest, prepare, reopen, special_ids, token_windows
+from steerwidgets.study.sae_quality import health_of
+from steerwidgets.study.sae_training import TrainingPlan, train_on_harvest
+from steerwidgets.study.steerability import steerability
+
+HOOK = "blocks.13.hook_resid_post"
+STORES = ("held_out", "train", "other_kind", "labels")
+LABEL_WINDOWS = 2400
+
+
+def say(text: str) -> None:
+    """One line of progress with the time."""
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+def make_corpus(corpus: Path, work: Path) -> Path:
+    """Copy the prepared text files (without synthetic ones of another version) and write the synthetic lines."""
+    folder = work / "corpus"
+    if not folder.exists():
+        draft = work / "corpus.tmp"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        for path in sorted(corpus.glob("*.txt.gz")):
+            if not path.name.startswith("synthetic"):
+                shutil.copy(path, draft)
+        write_corpus(draft, "synthetic", synthetic_documents())
+        draft.rename(folder)
+    return folder
+
+
+def make_tokens(tokenizer: Any, folder: Path, work: Path, width: int) -> None:
+    """Token windows of the four texts, and how many tokens each source gives, into the work folder."""
+    if all((work / name / "meta.json").exists() for name in STORES) and (work / "sources.json").exists():
+        return
+    train, held = hold_out(read_corpus(folder))
+    shippable = [piece.text for piece in pieces([d for d in train if d.source in SHIPPABLE], seed=7)]
+    texts = {
+        "held_out": [piece.text for piece in pieces([d for d in held if d.source != OTHER_KIND])],
+        "train": with_chat([piece.text for piece in pieces(train)]),
+        "other_kind": [piece.text for piece in pieces([d for d in held if d.source == OTHER_KIND])],
+        "labels": shippable[: len(shippable) // 5],
+    }
+    for name in STORES:
+        windows = token_windows(tokenizer, texts[name])
+        prepare(work / name, windows[:LABEL_WINDOWS] if name == "labels" else windows, width)
+    sources = {}
+    for part, documents in (("train", train), ("held out", held)):
+        sources[part] = count_tokens(tokenizer, documents)
+    (work / "sources.json").write_text(json.dumps(sources, indent=1))
+
+
+def count_tokens(tokenizer: Any, documents: list[Document]) -> dict[str, list[int]]:
+    """Documents and tokens of each source."""
+    tokens: Counter[str] = Counter()
+    for document in documents:
+        tokens[document.source] += len(tokenizer(document.text, add_special_tokens=False).input_ids)
+    return {s: [sum(d.source == s for d in documents), tokens[s]] for s in sorted(tokens)}
+
+
+def run_harvest(args: argparse.Namespace) -> None:
+    """Fill the activation files with several processes of one thread each."""
+    if not any(reopen(args.work / name).missing() for name in STORES):
+        return
+    command = [sys.executable, __file__, "--corpus", str(args.corpus), "--work", str(args.work)]
+    jobs = [subprocess.Popen([*command, "--worker", f"{i}/{args.workers}"]) for i in range(args.workers)]
+    if any(job.wait() for job in jobs):
+        raise SystemExit("a harvest process failed; call this script again to resume")
+
+
+def work_on_harvest(args: argparse.Namespace) -> None:
+    """One harvest process."""
+    worker, workers = map(int, args.worker.split("/"))
+    torch.set_num_threads(1)
+    module, _ = bundled_model()
+    module.to(torch.bfloat16 if args.bfloat16 else torch.float32)
+    for name in STORES:
+        harvest(
+            module,
+            HOOK,
+            reopen(args.work / name),
+            worker,
+            workers,
+            progress=lambda done, total, name=name: say(f"activations {name}, process {worker}: {done}/{total}"),
+        )
+
+
+def label(module: Any, tokenizer: Any, folder: Path, store: Harvest, special: list[int]) -> None:
+    """Steerability scores and labels of every feature, into `labels.json.gz`."""
+    sae = load_sae(folder)
+    scores = steerability(
+        module,
+        tokenizer,
+        HOOK,
+        sae,
+        torch.arange(sae.d_sae),
+        progress=lambda done, total: done % 1024 or say(f"steerability {done}/{total}"),
+    )
+    meta = {"model": MODEL_NAME, "sources": "excerpts: CC0 and public-domain texts only, see MODEL_CARD.md"}
+    made = make_labels(
+        module,
+        tokenizer,
+        sae,
+        store,
+        special,
+        scores,
+        meta,
+        progress=lambda done, total: done % 1024 or say(f"labels {done}/{total}"),
+    )
+    made.save(folder / "labels.json.gz")
+
+
+def record_health(module: Any, tokenizer: Any, folder: Path) -> None:
+    """Write what the SAE explains of the health check's text into cfg.json, so that every load can compare."""
+    config = json.loads((folder / "cfg.json").read_text())
+    explained = health_of(module, tokenizer, HOOK, load_sae(folder)).figures["variance_explained"]
+    config["metadata"]["health_variance_explained"] = round(explained, 4)
+    (folder / "cfg.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=SAE_FOLDER)
+    parser.add_argument("--minutes", type=float, default=50, help="wall time of training at most")
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of training; more only on idle cores")
+    parser.add_argument("--workers", type=int, default=2, help="harvest processes")
+    parser.add_argument("--no-bfloat16", dest="bfloat16", action="store_false", help="for CPUs without avx512_bf16")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return work_on_harvest(args)
+    args.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(args.threads)
+    module, tokenizer = bundled_model()
+    special = list(special_ids(tokenizer))
+    folder, built = make_corpus(args.corpus, args.work), args.work / "sae"
+    make_tokens(tokenizer, folder, args.work, module.config.hidden_size)
+    say("tokens ready")
+    run_harvest(args)
+    say("activations ready")
+    if not (built / "training.json").exists():
+        plan = TrainingPlan(epochs=args.epochs, minutes=args.minutes)
+        train_on_harvest(
+            reopen(args.work / "train"),
+            reopen(args.work / "held_out"),
+            special,
+            HOOK,
+            built,
+            args.work / "checkpoint",
+            plan,
+            MODEL_NAME,
+            lambda entry: say(str(entry)),
+        )
+    if not (built / "labels.json.gz").exists():
+        label(module, tokenizer, built, reopen(args.work / "labels"), special)
+    if not (args.work / "figures.json").exists():
+        figures = evaluate(module, tokenizer, load_sae(built), args.work)
+        (args.work / "figures.json").write_text(json.dumps(figures, indent=1))
+    record_health(module, tokenizer, built)
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in ("cfg.json", "sae_weights.safetensors", "labels.json.gz"):
+        shutil.copy(built / name, args.out)
+    (args.out / "MODEL_CARD.md").write_text(model_card(built, args.work))
+    say(f"written to {args.out}")
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Labels of SAE features: what they look like on disk, and looking them up by id or by word."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FeatureLabel:
+    """One feature, described without any outside service.
+
+    Args:
+        text: the short label; `how` says which rule made it (see `label_rules.RULES`) and `share` which part of the
+            feature's activation it covers.
+        density: share of tokens on which the feature is active; `largest`: its largest activation, in residual norm.
+        tokens: (token, share of the feature's activation), most first.
+        contexts: (text before, token, text after, activation), largest activation first.
+        promotes, suppresses: tokens by the logit lens of the decoder row; in early and middle layers they say little.
+        flags: `dead`, `rare` (fewer than 10 tokens), `dense` (more than 10 % of tokens), `one token`.
+        output_score, delta_token_confidence: see `steerability`; None if not computed.
+    """
+
+    id: int
+    text: str
+    how: str = ""
+    share: float = 0.0
+    density: float = 0.0
+    largest: float = 0.0
+    tokens: Sequence[tuple[str, float]] = ()
+    contexts: Sequence[tuple[str, str, str, float]] = ()
+    promotes: Sequence[str] = ()
+    suppresses: Sequence[str] = ()
+    flags: Sequence[str] = ()
+    output_score: float | None = None
+    delta_token_confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Labels(Mapping[int, str]):
+    """Labels by feature id: a mapping id -> text; `labels.feature(id)` has the rest. `meta` says what they rest on."""
+
+    features: Sequence[FeatureLabel]
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_id", {feature.id: feature for feature in self.features})
+
+    def __getitem__(self, feature: int) -> str:
+        return self.feature(feature).text
+
+    def __iter__(self) -> Iterator[int]:
+        return (feature.id for feature in self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def feature(self, feature: int) -> FeatureLabel:
+        """All that is known of a feature; raises KeyError for an id without a label."""
+        return self._by_id[int(feature)]  # type: ignore[attr-defined]
+
+    def search(self, query: str, limit: int = 20) -> list[FeatureLabel]:
+        """Features whose label, tokens, promoted tokens or contexts hold every word of the query, best first.
+
+        A word in the label counts most, then top tokens (by their share), then promoted tokens, then contexts; case is
+        ignored and a word matches its beginning too (`month` finds `months`).
+        """
+        words = re.findall(r"\w+", query.lower())
+        if not words:
+            return []
+        found = []
+        for feature in self.features:
+            scores = [_match(feature, word) for word in words]
+            if all(scores):
+                found.append((sum(scores) - 2.0 * ("dense" in feature.flags), feature))
+        found.sort(key=lambda item: (-item[0], -item[1].share, item[1].id))
+        return [feature for _, feature in found[:limit]]
+
+    def save(self, path: Path | str) -> Path:
+        """Write as gzipped JSON; the same labels give the same bytes."""
+        body = {"meta": dict(self.meta), "features": [_slim(feature) for feature in self.features]}
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        path = Path(path)
+        with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as out:
+            out.write(text.encode("utf8"))
+        return path
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Labels":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError, ValueError: there is no such file, or it is no label file.
+        """
+        with gzip.open(path, "rt", encoding="utf8") as lines:
+            body = json.load(lines)
+        if "features" not in body:
+            raise ValueError(f"{path} is no label file: it has no 'features'.")
+        return cls(tuple(FeatureLabel(**entry) for entry in body["features"]), body.get("meta", {}))
+
+
+def _slim(feature: FeatureLabel) -> dict[str, Any]:
+    """Without empty entries, figures rounded."""
+    out = {}
+    for key, value in asdict(feature).items():
+        if value in (None, "", (), []) and key != "text":
+            continue
+        out[key] = float(f"{value:.3g}") if isinstance(value, float) else value
+    return out
+
+
+def _match(feature: FeatureLabel, word: str) -> float:
+    def hits(text: str) -> bool:
+        return re.search(rf"\b{re.escape(word)}", text.lower()) is not None
+
+    score = 10.0 * hits(feature.text)
+    score += 5.0 * sum(share for token, share in feature.tokens if hits(token.strip()))
+    score += 1.0 * any(hits(token.strip()) for token in feature.promotes)
+    return score + 0.5 * any(
+        hits(token) or hits(before + token + after) for before, token, after, _ in feature.contexts
+    )

@@ -1,0 +1,22 @@
+"""Whether two feature spaces arrange the same things alike: measures, pairings and their nulls."""
+
+from steerwidgets.study.similarity.alignment import cka
+from steerwidgets.study.similarity.canonical import svcca
+from steerwidgets.study.similarity.distances import rsa
+from steerwidgets.study.similarity.matrices import SimilarityWarning
+from steerwidgets.study.similarity.models import compare_models
+from steerwidgets.study.similarity.neighbours import jaccard
+from steerwidgets.study.similarity.null import null_test, subset_test
+from steerwidgets.study.similarity.pairing import FeaturePairs, pair_features
+from steerwidgets.study.similarity.results import LayerComparison
+from steerwidgets.study.similarity.rotation import ProcrustesFit, procrustes, procrustes_fit
+from steerwidgets.study.similarity.spaces import places, read_rows
+from steerwidgets.study.similarity.subsets import concept_features, features_by_label
+from steerwidgets.study.similarity.transfer import carry, transfer_test
+from steerwidgets.study.statistics import NullTest
+
+__all__ = [
+    "FeaturePairs", "LayerComparison", "NullTest", "ProcrustesFit", "SimilarityWarning", "carry", "cka",
+    "compare_models", "concept_features", "features_by_label", "jaccard", "null_test", "pair_features", "places",
+    "procrustes", "procrustes_fit", "read_rows", "rsa", "subset_test", "svcca", "transfer_test",
+]  # fmt: skip

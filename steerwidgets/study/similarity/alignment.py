@@ -1,0 +1,131 @@
+"""CKA: whether two spaces have the same inner products between rows."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerwidgets.study.similarity.matrices import Floats, SimilarityWarning, centred, paired_rows
+from steerwidgets.study.similarity.permuted import SINGLE_ABOVE, Indices, pair_products, products
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Above this many rows the Gram matrices (0.5 GB together) give way to products of the narrower matrices.
+GRAM_ROWS = 8192
+
+
+def cka(x: NDArray[np.generic] | Tensor, y: NDArray[np.generic] | Tensor, debiased: bool = False) -> float:
+    """Linear centred kernel alignment: 1 if y is x rotated, scaled and moved; 0 if they are uncorrelated.
+
+    HSIC(x, y) / sqrt(HSIC(x, x) HSIC(y, y)) with linear kernels: ||xᵀy||² / (||xᵀx|| ||yᵀy||) for centred x, y
+    (Kornblith et al. 2019, arXiv 1905.00414), in [0, 1]. Debiased, each HSIC is the unbiased estimator of Song et
+    al. 2012 (JMLR 13, theorem 2), as in Nguyen et al. 2021 (arXiv 2010.15327): 0 on average for unrelated data,
+    so it can be below 0.
+
+    Args:
+        x: [n, d_x], row i paired with row i of y.
+        y: [n, d_y].
+        debiased: with n < d the plain score nears 1 for any data; use this then.
+
+    Any rank will do; constant columns do nothing.
+
+    Raises:
+        ValueError: x and y cannot be paired; all rows of one are the same; fewer than 4 rows (debiased); an
+            unbiased HSIC(x, x) that is not above 0, which n rows of pure noise can give.
+
+    Warns:
+        SimilarityWarning: not debiased, and n < d.
+    """
+    return prepare_cka(x, y, debiased).score
+
+
+@dataclass(frozen=True, eq=False)
+class Kernels:
+    """Centred matrices of norm 1, [n, d_x] and [n, d_y], and what the score is divided by."""
+
+    x: Floats
+    y: Floats
+    debiased: bool
+    scale: float
+
+    @cached_property
+    def score(self) -> float:
+        return float(_hsic(self.x, self.y, self.debiased)) / self.scale
+
+    @property
+    def tolerance(self) -> float:
+        return 1e-9 if len(self.x) <= SINGLE_ABOVE else 1e-6
+
+    def permuted(self, rows: Indices) -> Floats:
+        norms_x, norms_y = _row_norms(self.x), _row_norms(self.y)
+        diagonal = norms_y[rows] @ norms_x
+        if self._grams is None:
+            a, b = self._working
+            total = products(a, b, rows)
+        else:
+            total = 2 * pair_products(*self._grams, rows) + diagonal
+        if self.debiased:
+            total = total + _correction(diagonal, norms_x.sum() * norms_y.sum(), len(norms_x))
+        return total / self.scale
+
+    @cached_property
+    def _working(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        dtype = np.float64 if len(self.x) <= SINGLE_ABOVE else np.float32
+        return self.x.astype(dtype), self.y.astype(dtype)
+
+    @cached_property
+    def _grams(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        a, b = self._working
+        return (a @ a.T, b @ b.T) if len(a) <= GRAM_ROWS else None
+
+
+def prepare_cka(x: NDArray[np.generic] | Tensor, y: NDArray[np.generic] | Tensor, debiased: bool = False) -> Kernels:
+    """Everything of `cka` that permuting rows leaves alone; arguments and errors as there."""
+    a, b = paired_rows(x, y, least=4 if debiased else 3)
+    a, b = centred(a, "x"), centred(b, "y")
+    # Sizes of 1 keep float32 Gram matrices in range.
+    a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
+    widest = max(a.shape[1], b.shape[1])
+    if not debiased and len(a) < widest:
+        warnings.warn(
+            f"cka of {len(a)} rows in {widest} dimensions is near 1 for any data; give debiased=True or more rows.",
+            SimilarityWarning,
+            stacklevel=3,
+        )
+    own = [_hsic(m, m, debiased) for m in (a, b)]
+    if min(own) <= 0:
+        raise ValueError(
+            f"the unbiased HSIC of {'x' if own[0] <= 0 else 'y'} with itself is not above 0: {len(a)} rows hold no "
+            "structure that exceeds noise. Give more rows."
+        )
+    return Kernels(a, b, debiased, float(np.sqrt(own[0] * own[1])))
+
+
+def _row_norms(x: Floats) -> Floats:
+    return np.square(x).sum(1)
+
+
+def _hsic(x: Floats, y: Floats, debiased: bool) -> float:
+    """HSIC of centred matrices with linear kernels, up to a factor of n only."""
+    n = len(x)
+    # The same number by features or by rows, whichever is the smaller product.
+    total = np.square(x.T @ y).sum() if x.shape[1] * y.shape[1] <= n * n else ((x @ x.T) * (y @ y.T)).sum()
+    if not debiased:
+        return float(total)
+    norms_x, norms_y = _row_norms(x), _row_norms(y)
+    return float(total + _correction(norms_x @ norms_y, norms_x.sum() * norms_y.sum(), n))
+
+
+def _correction(diagonal: Any, traces: float, n: int) -> Any:
+    """What the unbiased estimator adds to ||xᵀy||², given the sum of products of diagonals and the product of traces.
+
+    Song et al.'s three terms, in which centred rows make every row sum of a Gram matrix without its diagonal equal
+    to minus the diagonal.
+    """
+    return -diagonal + traces / ((n - 1) * (n - 2)) - 2 * diagonal / (n - 2)

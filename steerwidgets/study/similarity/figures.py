@@ -1,0 +1,73 @@
+"""Plotly figures of similarities; each has its numbers in a table beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import plotly.graph_objects as go
+
+if TYPE_CHECKING:
+    from steerwidgets.study.similarity.results import LayerComparison
+    from steerwidgets.study.statistics import NullTest
+
+# Okabe & Ito (2008), as in the study's other figures.
+SCORE_COLOUR, NULL_COLOUR = "#D55E00", "rgba(128,128,128,0.55)"
+SIGNIFICANT = 0.05
+
+
+def null_histogram(test: NullTest, title: str = "", bins: int = 50) -> go.Figure:
+    """The scores of random pairings as a histogram, and the score itself as a line."""
+    counts, edges = np.histogram(test.null, bins=bins)
+    figure = go.Figure()
+    figure.add_bar(
+        x=(edges[:-1] + edges[1:]) / 2, y=counts, width=np.diff(edges), marker_color=NULL_COLOUR,
+        hovertemplate="%{y} of " + f"{len(test.null):,}" + " near %{x:.4f}<extra></extra>",
+    )  # fmt: skip
+    figure.add_vline(x=test.score, line_color=SCORE_COLOUR, line_width=2)
+    words = f"score {test.score:.3f}, p = {test.p_value:.2g}, {len(test.null):,} random pairings, seed {test.seed}"
+    figure.update_layout(
+        title={"text": f"{title}<br><sup>{words}</sup>" if title else words}, template="none", bargap=0,
+        xaxis_title="similarity", yaxis_title="random pairings", showlegend=False, height=320,
+        margin={"l": 60, "r": 20, "t": 70, "b": 50},
+    )  # fmt: skip
+    return figure
+
+
+def heat_map(comparison: LayerComparison) -> go.Figure:
+    """Scores of all pairs; what is not above its own null at q = .05 carries a cross."""
+    scores, q = comparison.scores, comparison.wide("q")
+    about = comparison.about
+    names = [[_short(name) for name in axis] for axis in (scores.index, scores.columns)]
+    effect = comparison.wide("effect")
+    figure = go.Figure(
+        go.Heatmap(
+            z=scores.to_numpy(), x=names[1], y=names[0], colorscale="Cividis", xgap=1, ygap=1,
+            colorbar={"title": {"text": about.get("metric", "score")}},
+            customdata=np.stack([q.to_numpy(dtype=float), effect.to_numpy(dtype=float)], axis=-1),
+            hovertemplate="%{y} and %{x}: %{z:.3f}<br>q = %{customdata[0]:.2g}, %{customdata[1]:.1f} null standard "
+            "deviations above chance<extra></extra>",
+        )
+    )  # fmt: skip
+    above = np.argwhere(q.to_numpy(dtype=float) > SIGNIFICANT)
+    if len(above):
+        figure.add_scatter(
+            x=[names[1][j] for _, j in above], y=[names[0][i] for i, _ in above], mode="markers", hoverinfo="skip",
+            marker={"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": "white"}},
+            name=f"q above {SIGNIFICANT:g}", showlegend=False,
+        )  # fmt: skip
+    models = about.get("models", ["a", "b"])
+    words = f"{about.get('metric', '')}, {about.get('permutations', 0):,} random pairings a cell"
+    figure.update_layout(
+        template="none", xaxis={"title": {"text": models[1]}, "type": "category"},
+        yaxis={"title": {"text": models[0]}, "type": "category"},
+        title={"text": f"{words}; crosses: q above {SIGNIFICANT:g}"},
+    )  # fmt: skip
+    return figure
+
+
+def _short(name: str) -> str:
+    """Layer number of a plain residual hook point; other names as they are."""
+    if name.startswith("blocks.") and name.endswith(".hook_resid_post"):
+        return name.split(".")[1]
+    return name

@@ -1,0 +1,231 @@
+"""All layers of one model against all layers of another, each pair with its own null."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.sae import SAE
+from steerwidgets.engine.batches import check_prompts
+from steerwidgets.engine.model import Read, SteeredModel
+from steerwidgets.study.similarity.null import null_test
+from steerwidgets.study.similarity.pairing import pair_features
+from steerwidgets.study.similarity.results import Checkpoint, LayerComparison, Pair, PairResult
+from steerwidgets.study.similarity.spaces import Align, Places, places, read_prompts, read_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Layers = Sequence[int | str | HookPoint]
+FEATURE_ROWS = 512
+Reader = Callable[[HookPoint], tuple[Tensor, NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True)
+class _Space:
+    name: str
+    hook: HookPoint
+    sae: SAE | None = None
+
+
+def compare_models(
+    model_a: SteeredModel,
+    model_b: SteeredModel,
+    text: Sequence[str],
+    layers: Layers | tuple[Layers, Layers] | None = None,
+    metric: str = "svcca",
+    *,
+    text_b: Sequence[str] | None = None,
+    saes: tuple[Sequence[SAE], Sequence[SAE]] | None = None,
+    align: Align | None = None,
+    read: Read = "last",
+    rows: int = 2_000,
+    permutations: int = 1_000,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    pairing: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> LayerComparison:
+    """Compare the spaces of two models pair by pair: residual streams, or the decoder rows of SAEs.
+
+    Residual streams are compared on the same tokens, words or prompts; SAEs by pairing their features over the same
+    tokens and comparing the paired rows of `W_dec`. Attention sinks stay out. Every pair of spaces has a null of its
+    own, since the matrices differ, with a seed of its own that follows from `seed`.
+
+    Args:
+        model_a: may be the same model as model_b, as for two layers or two languages.
+        text: passages, or the prompts of model_a if `text_b` is given.
+        layers: of both models, or (of model_a, of model_b): numbers (`blocks.L.hook_resid_post`) or hook points; all
+            layers if left out.
+        metric: as in `null_test`, by name; `options` go to it.
+        text_b: one prompt for each of text (its translation, its analogue): rows are prompts, read as `read` says.
+        saes: (of model_a, of model_b) to compare decoder rows instead of activations; `layers` is not used then.
+        align: "tokens" or "words"; tokens where both models see the same ones, if left out.
+        rows: at most so many tokens, words or prompts, drawn at random; SAE features are paired over all of them.
+        checkpoint: a folder in which finished pairs are kept; the same call continues there.
+        progress: called with (pairs done, pairs in all, what is next).
+        stop: asked before each pair; True ends the comparison and keeps what is finished.
+        pairing: options of `pair_features`, such as `min_correlation` and `features_a`.
+
+    Raises:
+        ValueError: texts of different length; models that cannot be aligned; hook points that are not there; too few
+            rows or paired features for the metric (the message names the pair); a checkpoint of another run.
+    """
+    sides = _sides(model_a, model_b, layers, saes)
+    readers, aligned, texts = _readers(model_a, model_b, text, text_b, align, read)
+    about = {
+        "models": [model_a.name, model_b.name],
+        "spaces": [[space.name for space in side] for side in sides],
+        "kind": "activations" if saes is None else "paired decoder rows",
+        "text": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        "align": aligned,
+        "metric": metric,
+        "options": {key: str(value) for key, value in options.items()},
+        "pairing": {key: str(value) for key, value in (pairing or {}).items()},
+        "rows": rows,
+        "permutations": permutations,
+        "seed": seed,
+    }
+    wanted = [(a.name, b.name) for a in sides[0] for b in sides[1]]
+    kept = Checkpoint(checkpoint, about) if checkpoint is not None else None
+    done = kept.load(wanted) if kept is not None else {}
+    kept_rows: dict[str, tuple[Tensor, NDArray[np.bool_]]] = {}
+    # One model on one text is read once a hook point, not once a side.
+    shared = readers[0] is readers[1]
+    for i, a in enumerate(sides[0]):
+        missing = [(j, b) for j, b in enumerate(sides[1]) if (a.name, b.name) not in done]
+        read_a: tuple[Tensor, NDArray[np.bool_]] | None = None
+        for j, b in missing:
+            if stop is not None and stop():
+                break
+            if progress is not None:
+                progress(len(done), len(wanted), f"{a.name} and {b.name}")
+            if b.name not in kept_rows:
+                kept_rows[b.name] = readers[1](b.hook)
+            if read_a is None:
+                read_a = kept_rows[a.name] if shared and a.name in kept_rows else readers[0](a.hook)
+                if shared:
+                    kept_rows[a.name] = read_a
+            own_seed = int(np.random.SeedSequence([seed, i, j]).generate_state(1)[0])
+            try:
+                x, y, correlation = _rows(a, b, read_a, kept_rows[b.name], rows, seed, pairing or {})
+                test = null_test(x, y, metric, permutations, own_seed, **options)
+            except ValueError as error:
+                raise ValueError(f"{a.name} and {b.name}: {error}") from error
+            done[a.name, b.name] = PairResult(test, len(x), correlation)
+            if kept is not None:
+                kept.save((a.name, b.name), done[a.name, b.name])
+    if progress is not None:
+        progress(len(done), len(wanted), "")
+    ordered: dict[Pair, PairResult] = {pair: done[pair] for pair in wanted if pair in done}
+    return LayerComparison(ordered, about | {"finished": len(ordered) == len(wanted)})
+
+
+def _sides(
+    model_a: SteeredModel,
+    model_b: SteeredModel,
+    layers: Layers | tuple[Layers, Layers] | None,
+    saes: tuple[Sequence[SAE], Sequence[SAE]] | None,
+) -> tuple[list[_Space], list[_Space]]:
+    models = (model_a, model_b)
+    if saes is not None:
+        sides = tuple(
+            [
+                _Space(f"{sae.name or 'SAE'} at {sae.hook}", model.traces.check(HookPoint.parse(sae.hook)), sae)
+                for sae in of
+            ]
+            for model, of in zip(models, saes, strict=True)
+        )
+    else:
+        split = (
+            isinstance(layers, tuple)
+            and len(layers) == 2
+            and not any(isinstance(x, int | str | HookPoint) for x in layers)
+        )
+        each: Any = layers if split else (layers, layers)
+        sides = tuple([_layer(model, at) for at in _all(model, of)] for model, of in zip(models, each, strict=True))
+    for side in sides:
+        names = [space.name for space in side]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(
+                f"the spaces of a model must be one or more, each once; found {', '.join(names) or 'none'}."
+            )
+    return sides[0], sides[1]
+
+
+def _all(model: SteeredModel, layers: Layers | None) -> Layers:
+    return range(model.traces.n_layers) if layers is None else layers
+
+
+def _layer(model: SteeredModel, at: int | str | HookPoint) -> _Space:
+    hook = HookPoint(at, "hook_resid_post") if isinstance(at, int) else HookPoint.parse(at)
+    return _Space(str(hook), model.traces.check(hook))
+
+
+def _readers(
+    model_a: SteeredModel,
+    model_b: SteeredModel,
+    text: Sequence[str],
+    text_b: Sequence[str] | None,
+    align: Align | None,
+    read: Read,
+) -> tuple[tuple[Reader, Reader], str, list[str]]:
+    """How each model is read at a hook point, what a row is, and the texts."""
+    passages = check_prompts(text)
+    if text_b is not None:
+        other = check_prompts(text_b)
+        if len(passages) != len(other):
+            raise ValueError(f"text has {len(passages)} prompts and text_b {len(other)}; give one for each.")
+        prompts = (
+            lambda hook: read_prompts(model_a, passages, hook, read),
+            lambda hook: read_prompts(model_b, other, hook, read),
+        )
+        return prompts, f"prompts, read {read}", passages + other
+    at_a, at_b, aligned = places(model_a, model_b, passages, align)
+
+    def reader(model: SteeredModel, at: Places) -> Reader:
+        return lambda hook: read_rows(model, at, hook)
+
+    read_a = reader(model_a, at_a)
+    return (read_a, read_a if model_a is model_b and at_a == at_b else reader(model_b, at_b)), aligned, passages
+
+
+def _rows(
+    a: _Space,
+    b: _Space,
+    read_a: tuple[Tensor, NDArray[np.bool_]],
+    read_b: tuple[Tensor, NDArray[np.bool_]],
+    rows: int,
+    seed: int,
+    pairing: Mapping[str, Any],
+) -> tuple[Any, Any, float]:
+    """Paired rows of two spaces, and the mean correlation of paired features."""
+    good = np.nonzero(read_a[1] & read_b[1])[0]
+    x, y = read_a[0][torch.from_numpy(good)], read_b[0][torch.from_numpy(good)]
+    if a.sae is None or b.sae is None:
+        # The same draw for every pair of spaces, so that scores differ by the spaces alone.
+        chosen = np.random.default_rng(seed).permutation(len(read_a[1]))
+        chosen = np.searchsorted(good, chosen[np.isin(chosen, good)][:rows])
+        return x[torch.from_numpy(chosen)], y[torch.from_numpy(chosen)], float("nan")
+    pairs = pair_features(_features(a.sae, x), _features(b.sae, y), **pairing)
+    decoders = pairs.rows(a.sae.W_dec.detach().cpu(), b.sae.W_dec.detach().cpu())
+    return *decoders, float(pairs.correlation.mean()) if len(pairs) else float("nan")
+
+
+def _features(sae: SAE, x: Tensor) -> Any:
+    """Feature activations, sparse [tokens, d_sae]; dense they would not fit for a wide SAE."""
+    from scipy.sparse import csr_matrix, vstack
+
+    with torch.no_grad():
+        parts = [sae.encode(part.to(sae.W_enc.device)).cpu().numpy() for part in x.split(FEATURE_ROWS)]
+    return vstack([csr_matrix(part) for part in parts])

@@ -1,0 +1,280 @@
+"""Pairing the features of two spaces by how they activate together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steerwidgets.core.features import Features, FeatureSet
+from steerwidgets.study.similarity.correlations import Activations, Columns, Floats, Ids, blocks, each
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Method = Literal["greedy", "hungarian"]
+# Candidates kept a feature in the first round of the greedy pairing; doubled in every further round.
+CANDIDATES = 16
+
+
+@dataclass(frozen=True, eq=False)
+class FeaturePairs:
+    """Feature a[i] of one space with feature b[i] of another, highest correlation first.
+
+    `correlation` is Pearson's over `tokens` tokens; `frequency_a` and `frequency_b` are the shares of tokens on
+    which each feature is active. All are [n].
+    """
+
+    a: Ids
+    b: Ids
+    correlation: Floats
+    frequency_a: Floats
+    frequency_b: Floats
+    tokens: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a pair: a, b, correlation, frequency_a, frequency_b."""
+        import pandas as pd
+
+        names = ("a", "b", "correlation", "frequency_a", "frequency_b")
+        return pd.DataFrame({name: getattr(self, name) for name in names})
+
+    def among(self, features_a: Features | None = None, features_b: Features | None = None) -> FeaturePairs:
+        """The pairs whose features are among the given ones: a semantic subset."""
+        keep = np.ones(len(self), dtype=bool)
+        for ids, chosen in ((self.a, features_a), (self.b, features_b)):
+            if chosen is not None:
+                keep &= np.isin(ids, FeatureSet.of(chosen).ids)
+        return self._kept(keep)
+
+    def above(self, correlation: float) -> FeaturePairs:
+        """The pairs with more than this correlation."""
+        return self._kept(self.correlation > correlation)
+
+    def rows(
+        self, x: NDArray[Any] | Tensor, y: NDArray[Any] | Tensor
+    ) -> tuple[NDArray[Any] | Tensor, NDArray[Any] | Tensor]:
+        """Paired rows x[a] and y[b], such as two SAEs' `W_dec`: what the similarity measures take."""
+        take = [torch.from_numpy(ids) if isinstance(m, Tensor) else ids for m, ids in ((x, self.a), (y, self.b))]
+        return x[take[0]], y[take[1]]
+
+    def __len__(self) -> int:
+        return len(self.a)
+
+    def _kept(self, keep: NDArray[Any]) -> FeaturePairs:
+        return FeaturePairs(
+            self.a[keep],
+            self.b[keep],
+            self.correlation[keep],
+            self.frequency_a[keep],
+            self.frequency_b[keep],
+            self.tokens,
+        )
+
+
+def pair_features(
+    acts_a: Activations,
+    acts_b: Activations,
+    one_to_one: bool = True,
+    method: Method = "greedy",
+    *,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    features_a: Features | None = None,
+    features_b: Features | None = None,
+    min_correlation: float = 0.0,
+    min_frequency: float = 0.0,
+    max_frequency: float = 1.0,
+    memory: int = 1 << 30,
+) -> FeaturePairs:
+    """Pair the features of two spaces by the correlation of their activations over the same tokens.
+
+    The matrix of all correlations is computed in blocks that fit `memory`; activations are never copied whole. Those
+    with fewer than 5 % non-zeros, as an SAE's, go through sparse products. Partners are chosen by float32 correlations
+    (good to a few 1e-6); those of the pairs are then summed in float64.
+
+    Args:
+        acts_a: [tokens, d_a], torch, numpy (also a memory map) or scipy sparse; row t is token t of acts_b too.
+        acts_b: [tokens, d_b].
+        one_to_one: use no feature twice; otherwise every feature of a gets its best partner in b, which several may
+            share.
+        method: for one_to_one: "greedy" takes the highest correlation that is left, again and again; "hungarian" has
+            the largest sum of correlations (scipy's `linear_sum_assignment`; cubic in d, and in need of the whole
+            matrix).
+        pairs: these pairs instead (one_to_one and method do not matter); a feature may stand in several.
+        features_a, features_b: the candidates; all if left out. `features_by_label` and `concept_features` choose them.
+        min_correlation: pairs need more than this.
+        min_frequency, max_frequency: a feature must be active (above 0) on a share of tokens within these; rare
+            features correlate perfectly by chance.
+        memory: bytes that blocks of correlations may take, beside the activations themselves.
+
+    Features that never vary are left out. Between equal correlations the lower feature numbers win.
+
+    Raises:
+        ValueError: activations that are not [tokens, features] over the same tokens; an unknown method; an id out of
+            range; a given pair with a feature that never varies; "hungarian" beyond `memory`.
+    """
+    if method not in ("greedy", "hungarian"):
+        raise ValueError(f'method={method!r} is unknown; give "greedy" or "hungarian".')
+    a, b = Columns(acts_a, "acts_a"), Columns(acts_b, "acts_b")
+    if a.tokens != b.tokens:
+        raise ValueError(
+            f"acts_a has {a.tokens} tokens and acts_b {b.tokens}; both must be activations on the same tokens. For "
+            "models with different tokenisers read one activation a word."
+        )
+    if pairs is not None:
+        return _given(a, b, pairs).above(min_correlation) if min_correlation > 0 else _given(a, b, pairs)
+    ids_a = _candidates(a, features_a, min_frequency, max_frequency, "features_a")
+    ids_b = _candidates(b, features_b, min_frequency, max_frequency, "features_b")
+    if not len(ids_a) or not len(ids_b):
+        chosen: list[tuple[int, int, float]] = []
+    elif not one_to_one:
+        chosen = _best(a, b, ids_a, ids_b, memory)
+    elif method == "hungarian":
+        chosen = _hungarian(a, b, ids_a, ids_b, memory)
+    else:
+        chosen = _greedy(a, b, ids_a, ids_b, min_correlation, memory)
+    listed = np.array([p[:2] for p in chosen if p[2] > min_correlation], dtype=np.int64).reshape(-1, 2)
+    return _measured(a, b, listed)
+
+
+def _measured(a: Columns, b: Columns, listed: Ids) -> FeaturePairs:
+    """Pairs [n, 2] with their correlations, highest first."""
+    # In the order of a, of which most columns are then read as they lie.
+    listed = listed[np.lexsort((listed[:, 1], listed[:, 0]))]
+    values = each(a, b, listed[:, 0], listed[:, 1])
+    order = np.argsort(-values, kind="stable")
+    ids_a, ids_b = listed[order].T
+    return FeaturePairs(ids_a, ids_b, values[order], a.frequency[ids_a], b.frequency[ids_b], a.tokens)
+
+
+def _given(a: Columns, b: Columns, pairs: Sequence[tuple[int, int]]) -> FeaturePairs:
+    listed = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    for columns, ids, name in ((a, listed[:, 0], "a"), (b, listed[:, 1], "b")):
+        _check_ids(ids, columns.width, f"pairs, side {name}")
+        still = ids[columns.norm[ids] == 0]
+        if len(still):
+            raise ValueError(f"feature {still[0]} of {name} never varies on these tokens and has no correlation.")
+    return _measured(a, b, listed)
+
+
+def _candidates(columns: Columns, features: Features | None, low: float, high: float, name: str) -> Ids:
+    ids = (
+        np.arange(columns.width) if features is None else np.array(sorted(FeatureSet.of(features).ids), dtype=np.int64)
+    )
+    _check_ids(ids, columns.width, name)
+    frequency = columns.frequency[ids]
+    return ids[(columns.norm[ids] > 0) & (frequency >= low) & (frequency <= high)]
+
+
+def _check_ids(ids: Ids, width: int, name: str) -> None:
+    wrong = ids[(ids < 0) | (ids >= width)]
+    if len(wrong):
+        raise ValueError(f"{name}: feature {wrong[0]} is out of range; there are {width} features, 0 to {width - 1}.")
+
+
+def _best(a: Columns, b: Columns, ids_a: Ids, ids_b: Ids, memory: int) -> list[tuple[int, int, float]]:
+    best = np.full(len(ids_a), -np.inf)
+    partner = np.zeros(len(ids_a), dtype=np.int64)
+    for part, values in blocks(a, b, ids_a, ids_b, memory):
+        top = values.max(0)
+        better = top.values.numpy() > best
+        best = np.where(better, top.values.numpy(), best)
+        partner = np.where(better, ids_b[part][top.indices.numpy()], partner)
+    return list(zip(ids_a.tolist(), partner.tolist(), best.tolist(), strict=True))
+
+
+def _hungarian(a: Columns, b: Columns, ids_a: Ids, ids_b: Ids, memory: int) -> list[tuple[int, int, float]]:
+    from scipy.optimize import linear_sum_assignment
+
+    needed = 16 * len(ids_a) * len(ids_b)
+    if needed > memory:
+        raise ValueError(
+            f"a hungarian pairing of {len(ids_a)} x {len(ids_b)} features needs {needed / 1e9:.1f} GB; raise memory= "
+            'from {:.1f} GB, choose fewer features, or use method="greedy".'.format(memory / 1e9)
+        )
+    values = _whole(a, b, ids_a, ids_b).numpy()
+    columns, rows = linear_sum_assignment(values, maximize=True)
+    return list(zip(ids_a[rows].tolist(), ids_b[columns].tolist(), values[columns, rows].tolist(), strict=True))
+
+
+def _greedy(a: Columns, b: Columns, ids_a: Ids, ids_b: Ids, least: float, memory: int) -> list[tuple[int, int, float]]:
+    """Highest correlation first, exactly, though only the best few candidates of a feature are ever kept."""
+    chosen: list[tuple[int, int, float]] = []
+    keep = CANDIDATES
+    whole = _whole(a, b, ids_a, ids_b) if 16 * len(ids_a) * len(ids_b) <= memory else None
+    left_a, left_b = np.arange(len(ids_a)), np.arange(len(ids_b))
+    while len(left_a) and len(left_b):
+        keep = min(keep, len(left_a))
+        values, rows = _top(a, b, ids_a[left_a], ids_b[left_b], keep, memory, whole, left_a, left_b)
+        matched = _round(values, rows, least, complete=keep == len(left_a))
+        chosen += [(int(ids_a[left_a[i]]), int(ids_b[left_b[j]]), v) for i, j, v in matched]
+        if values.max() <= least or keep == len(left_a):
+            break
+        left_a = np.delete(left_a, [i for i, _, _ in matched])
+        # Features whose best is too low are done with as well.
+        done = set(np.nonzero(values[0] <= least)[0].tolist()) | {j for _, j, _ in matched}
+        left_b = np.delete(left_b, sorted(done))
+        keep *= 2
+    return chosen
+
+
+def _whole(a: Columns, b: Columns, ids_a: Ids, ids_b: Ids) -> Tensor:
+    """All correlations, float32 [len(ids_b), len(ids_a)]."""
+    out = torch.empty(len(ids_b), len(ids_a))
+    for part, values in blocks(a, b, ids_a, ids_b, 16 * len(ids_a) * len(ids_b)):
+        if values.shape == out.shape:
+            return values
+        out[part] = values
+    return out
+
+
+def _top(
+    a: Columns,
+    b: Columns,
+    ids_a: Ids,
+    ids_b: Ids,
+    keep: int,
+    memory: int,
+    whole: Tensor | None,
+    left_a: Ids,
+    left_b: Ids,
+) -> tuple[Floats, Ids]:
+    """The highest `keep` correlations of each feature of b, and whose they are, [keep, len(ids_b)]."""
+    values, rows = np.empty((keep, len(ids_b)), dtype=np.float32), np.empty((keep, len(ids_b)), dtype=np.int64)
+    if whole is not None:
+        kept = whole if len(left_b) == len(whole) else whole[torch.from_numpy(left_b)]
+        parts: Any = [(slice(None), kept if len(left_a) == whole.shape[1] else kept[:, torch.from_numpy(left_a)])]
+    else:
+        parts = blocks(a, b, ids_a, ids_b, memory)
+    for part, correlations in parts:
+        top = correlations.topk(keep, dim=1)
+        values[:, part], rows[:, part] = top.values.T.numpy(), top.indices.T.numpy()
+    return values.astype(np.float64), rows
+
+
+def _round(values: Floats, rows: Ids, least: float, complete: bool) -> list[tuple[int, int, float]]:
+    """Greedy matching as far as the candidates vouch for it: (row, column, correlation)."""
+    keep, n = values.shape
+    order = np.lexsort((np.tile(np.arange(n), keep), rows.ravel(), -values.ravel()))
+    left = np.full(n, keep)
+    taken: set[int] = set()
+    matched: dict[int, tuple[int, int, float]] = {}
+    for place in order[values.ravel()[order] > least].tolist():
+        column, row = place % n, int(rows.flat[place])
+        if column in matched:
+            continue
+        if row not in taken:
+            taken.add(row)
+            matched[column] = (row, column, float(values.flat[place]))
+            continue
+        left[column] -= 1
+        # What this feature has beyond its candidates is not known: it may be the next highest of all.
+        if left[column] == 0 and not complete:
+            break
+    return list(matched.values())

@@ -1,0 +1,150 @@
+"""What a comparison of all layer pairs found, and its checkpoint on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steerwidgets.study.statistics import NullTest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from plotly.graph_objects import Figure
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """One pair of spaces: its test, and how many rows (or paired features) it rests on."""
+
+    test: NullTest
+    n: int
+    correlation: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class LayerComparison:
+    """Every pair of spaces of two models with its own null.
+
+    Args:
+        pairs: results by the names of the two spaces, in the order they were computed.
+        about: models, metric, options, permutations, seed, alignment, and whether all pairs are there.
+    """
+
+    pairs: Mapping[Pair, PairResult]
+    about: Mapping[str, Any]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a pair.
+
+        Columns: a, b, n, score, null_mean, null_sd, effect (null standard deviations above the null's mean), p, q
+        (Benjamini-Hochberg over all pairs), p_holm (Holm over all pairs), correlation (mean of the paired features;
+        NaN where activations are compared), seed.
+        """
+        import pandas as pd
+        from scipy.stats import false_discovery_control
+
+        rows = [
+            {
+                "a": a, "b": b, "n": found.n, "score": found.test.score, "null_mean": found.test.null.mean(),
+                "null_sd": found.test.null.std(), "effect": found.test.effect, "p": found.test.p_value,
+                "correlation": found.correlation, "seed": found.test.seed,
+            }
+            for (a, b), found in self.pairs.items()
+        ]  # fmt: skip
+        table = pd.DataFrame(rows)
+        if len(table):
+            p = table["p"].to_numpy()
+            table.insert(8, "q", false_discovery_control(p))
+            table.insert(9, "p_holm", holm(p))
+        return table
+
+    @property
+    def scores(self) -> pd.DataFrame:
+        """Scores as a matrix, spaces of a by spaces of b."""
+        return self.wide("score")
+
+    def plot(self) -> Figure:
+        """Heat map of the scores; pairs with q above .05 are crossed out."""
+        from steerwidgets.study.similarity.figures import heat_map
+
+        return heat_map(self)
+
+    def histogram(self, a: str, b: str) -> Figure:
+        """The null of one pair, with its score."""
+        return self.pairs[a, b].test.histogram(f"{a} and {b}")
+
+    def wide(self, column: str) -> pd.DataFrame:
+        """A column of the table as a matrix, spaces of a by spaces of b."""
+        wide = self.table.pivot(index="a", columns="b", values=column)
+        return wide.reindex(index=self.table["a"].unique(), columns=self.table["b"].unique())
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's (1979) step-down correction, [n] to [n]."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    out = np.empty(len(p))
+    out[order] = np.minimum(stepped, 1)
+    return out
+
+
+class Checkpoint:
+    """A folder with one file for each finished pair, and what the run was.
+
+    Raises:
+        ValueError: the folder holds another run, or something else.
+    """
+
+    def __init__(self, folder: str | Path, about: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "about.json"
+        wanted = json.loads(json.dumps(about))
+        if path.exists():
+            found = json.loads(path.read_text())
+            other = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+            if other:
+                raise ValueError(
+                    f"the checkpoint {self.folder} is of another run: {', '.join(other)} differ. Give another folder, "
+                    "or delete this one."
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
+            raise ValueError(f"{self.folder} is not empty and no checkpoint; give a folder of its own.")
+        else:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(wanted, indent=1))
+
+    def load(self, pairs: Iterable[Pair]) -> dict[Pair, PairResult]:
+        """The pairs that are finished."""
+        out = {}
+        for pair in pairs:
+            path = self._path(pair)
+            if path.exists():
+                with np.load(path) as held:
+                    score, p_value, correlation = held["numbers"].tolist()
+                    n, seed = held["counts"].tolist()
+                    out[pair] = PairResult(NullTest(score, p_value, held["null"], seed), n, correlation)
+        return out
+
+    def save(self, pair: Pair, found: PairResult) -> None:
+        """Write one pair; a pair is there whole or not at all."""
+        path = self._path(pair)
+        part = path.with_suffix(".part.npz")
+        np.savez_compressed(
+            part,
+            null=found.test.null,
+            numbers=np.array([found.test.score, found.test.p_value, found.correlation]),
+            counts=np.array([found.n, found.test.seed], dtype=np.int64),
+        )
+        part.replace(path)
+
+    def _path(self, pair: Pair) -> Path:
+        return self.folder / f"{'--'.join(name.replace('/', '_') for name in pair)}.npz"

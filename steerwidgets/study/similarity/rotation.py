@@ -1,0 +1,123 @@
+"""Procrustes: whether one space can be rotated onto the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerwidgets.study.similarity.matrices import Floats, as_rows, centred, paired_rows
+from steerwidgets.study.similarity.permuted import SINGLE_ABOVE, Indices, nuclear_norms
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def procrustes(x: NDArray[np.generic] | Tensor, y: NDArray[np.generic] | Tensor) -> float:
+    """Orthogonal Procrustes similarity, in [0, 1]: 1 if y is x rotated or reflected, scaled and moved.
+
+    The sum of the singular values of xᵀy, both centred and divided by their Frobenius norms (Schönemann 1966;
+    Williams et al. 2021, arXiv 2110.14739). SciPy's `disparity` is 1 minus its square; `procrustes_fit` gives that,
+    the residual, the RMSE and the map itself.
+
+    Args:
+        x: [n, d_x], row i paired with row i of y.
+        y: [n, d_y]; widths may differ, as if the narrower had columns of zeros.
+
+    Any rank will do. With n <= d unrelated data score high, since n points can be turned nearly anywhere: judge the
+    score by its null.
+
+    Raises:
+        ValueError: x and y cannot be paired; all rows of one are the same.
+    """
+    return prepare_procrustes(x, y).score
+
+
+@dataclass(frozen=True, eq=False)
+class ProcrustesFit:
+    """The best map from x to y by rotation, scale and shift.
+
+    `rotation` [d_x, d_y] has orthonormal columns or rows; `residual` is the Frobenius norm of y - map(x), `rmse` its
+    root mean square over entries, both in units of y; `similarity` as `procrustes`, `disparity` as SciPy's.
+    """
+
+    rotation: Floats
+    scale: float
+    mean_x: Floats
+    mean_y: Floats
+    residual: float
+    rmse: float
+    similarity: float
+
+    @property
+    def disparity(self) -> float:
+        return 1 - self.similarity**2
+
+    def map(self, x: NDArray[np.generic] | Tensor) -> Floats:
+        """Points of x's space in y's, [m, d_x] to [m, d_y]."""
+        return self.map_direction(as_rows(x) - self.mean_x) + self.mean_y
+
+    def map_direction(self, direction: Floats) -> Floats:
+        """Directions: rotated and scaled, not shifted, [..., d_x] to [..., d_y]."""
+        return self.scale * direction @ self.rotation
+
+
+def procrustes_fit(
+    x: NDArray[np.generic] | Tensor, y: NDArray[np.generic] | Tensor, scaling: bool = True
+) -> ProcrustesFit:
+    """The rotation, scale and shift that carry x closest to y; arguments and errors as `procrustes`.
+
+    Args:
+        scaling: fit a scale too; otherwise it is 1.
+    """
+    a, b = paired_rows(x, y)
+    x0, y0 = centred(a, "x"), centred(b, "y")
+    u, values, vt = np.linalg.svd(x0.T @ y0, full_matrices=False)
+    total = float(values.sum())
+    scale = total / float(np.square(x0).sum()) if scaling else 1.0
+    # Differences of large squares would lose the residual of a perfect fit.
+    residual = float(np.linalg.norm(y0 - scale * (x0 @ u) @ vt))
+    similarity = min(1.0, total / float(np.linalg.norm(x0) * np.linalg.norm(y0)))
+    return ProcrustesFit(u @ vt, scale, a.mean(0), b.mean(0), residual, residual / y0.size**0.5, similarity)
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """Centred matrices of Frobenius norm 1, at most n wide."""
+
+    x: Floats
+    y: Floats
+
+    @property
+    def tolerance(self) -> float:
+        return 1e-7 if len(self.x) <= SINGLE_ABOVE else 1e-6
+
+    @cached_property
+    def score(self) -> float:
+        return min(1.0, float(np.linalg.svd(self.x.T @ self.y, compute_uv=False).sum()))
+
+    def permuted(self, rows: Indices) -> Floats:
+        return nuclear_norms(*self._working, rows, wide_range=True)
+
+    @cached_property
+    def _working(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        dtype = np.float64 if len(self.x) <= SINGLE_ABOVE else np.float32
+        return self.x.astype(dtype), self.y.astype(dtype)
+
+
+def prepare_procrustes(x: NDArray[np.generic] | Tensor, y: NDArray[np.generic] | Tensor) -> Rotation:
+    """Everything of `procrustes` that permuting rows leaves alone; arguments and errors as there."""
+    a, b = paired_rows(x, y)
+    return Rotation(_narrow(centred(a, "x")), _narrow(centred(b, "y")))
+
+
+def _narrow(x: Floats) -> Floats:
+    """Norm 1, and turned so that it is no wider than its rows are many: singular values of xᵀPy stay."""
+    x = x / np.linalg.norm(x)
+    if x.shape[1] <= len(x):
+        return x
+    u, values, _ = np.linalg.svd(x, full_matrices=False)
+    return u * values

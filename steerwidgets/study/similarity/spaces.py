@@ -1,0 +1,120 @@
+"""Activations of two models on the same things: tokens, words, or paired prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.engine.batches import check_prompts
+from steerwidgets.engine.model import Read, SteeredModel
+
+Align = Literal["tokens", "words", "prompts"]
+MAX_TOKENS = 4096
+_WORD = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a model is read: for each passage its token ids, and the positions that make up the rows."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    positions: tuple[tuple[int, ...], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(map(len, self.positions))
+
+
+def places(
+    model_a: SteeredModel, model_b: SteeredModel, text: Sequence[str], align: Align | None = None
+) -> tuple[Places, Places, Align]:
+    """The same places of a text in two models, row by row.
+
+    Args:
+        text: passages, each short enough for both models.
+        align: "tokens": every token, if both models see the same tokens; "words": the last token of every word or
+            punctuation mark; None: tokens where they are the same, else words.
+
+    Raises:
+        ValueError: "tokens" of models that do not see the same tokens; a tokeniser that does not say where its
+            tokens are; an unknown `align`.
+    """
+    passages = check_prompts(text)
+    ids = [[model.token_ids(passage) for passage in passages] for model in (model_a, model_b)]
+    same = ids[0] == ids[1] and [model_a.tokens(p) for p in passages[:4]] == [model_b.tokens(p) for p in passages[:4]]
+    align = align or ("tokens" if same else "words")
+    if align == "tokens":
+        if not same:
+            raise ValueError(
+                f'{model_a.name} and {model_b.name} see different tokens in this text; use align="words", or give '
+                "text_b with one prompt for each of text."
+            )
+        every = tuple(tuple(range(len(tokens))) for tokens in ids[0])
+        return Places(tuple(ids[0]), every), Places(tuple(ids[1]), every), align
+    if align != "words":
+        raise ValueError(f'align={align!r} is unknown; give "tokens", "words" or None (text_b pairs whole prompts).')
+    sides = [[_last_tokens(model, passage) for passage in passages] for model in (model_a, model_b)]
+    # A word that one tokeniser glues to its neighbour has no token of its own there.
+    common = [sorted(set(a) & set(b)) for a, b in zip(*sides, strict=True)]
+    out = [
+        Places(tuple(tokens), tuple(tuple(at[word] for word in words) for at, words in zip(side, common, strict=True)))
+        for tokens, side in zip(ids, sides, strict=True)
+    ]
+    return out[0], out[1], align
+
+
+def read_rows(model: SteeredModel, where: Places, hook: HookPoint) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Activations at `where`, float32 [rows, d_model], and which rows are no attention sinks, bool [rows]."""
+    batch = model.pad(where.tokens)
+    starts = np.cumsum([0, *map(len, where.positions)])
+    out: Tensor | None = None
+    good = np.zeros(where.rows, dtype=bool)
+    for chosen, part in batch.chunks(MAX_TOKENS):
+        x = model.traces.capture(part, hook)
+        sinks = model.sinks(part, x, hook)
+        if out is None:
+            out = torch.empty(where.rows, x.shape[-1])
+        for i, passage in enumerate(chosen.tolist()):
+            columns = torch.tensor(where.positions[passage], dtype=torch.long) + int((part.index[i] < 0).sum())
+            rows = slice(starts[passage], starts[passage + 1])
+            out[rows] = x[i, columns]
+            good[rows] = ~sinks[i, columns].numpy()
+    assert out is not None
+    return out, good
+
+
+def read_prompts(
+    model: SteeredModel, prompts: Sequence[str], hook: HookPoint, read: Read
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """One row a prompt, as `SteeredModel.activations`; all of them count."""
+    return model.activations(prompts, read, hook), np.ones(len(prompts), dtype=bool)
+
+
+def _last_tokens(model: SteeredModel, passage: str) -> dict[tuple[int, int], int]:
+    """The position of the last token of each word, by where the word stands in the passage."""
+    try:
+        encoded = model.tokenizer(passage, return_offsets_mapping=True)
+    except NotImplementedError:
+        raise ValueError(
+            f"the tokeniser of {model.name} does not say where its tokens are; load its fast version, or give text_b "
+            "with one prompt for each of text."
+        ) from None
+    # A BOS that the SAE asks for stands before what the tokeniser gives.
+    before = len(model.token_ids(passage)) - len(encoded["input_ids"])
+    spans = encoded["offset_mapping"]
+    last: dict[tuple[int, int], int] = {}
+    used: set[int] = set()
+    for word in _WORD.finditer(passage):
+        over = [i for i, (start, end) in enumerate(spans) if start < word.end() and end > word.start()]
+        if over and over[-1] not in used and spans[over[-1]][1] <= word.end():
+            used.add(over[-1])
+            last[word.span()] = over[-1] + before
+    return last

@@ -1,0 +1,75 @@
+"""Choosing features by their labels or top tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from steerwidgets.core.features import FeatureSet
+
+Texts = Mapping[int, str] | Mapping[int, Sequence[str]]
+# What labels call features of form rather than content.
+NON_CONCEPTS = (
+    "punctuation", "comma", "commas", "period", "periods", "colon", "colons", "semicolon", "semicolons", "quotation",
+    "quotation marks", "apostrophe", "apostrophes", "parenthesis", "parentheses", "bracket", "brackets", "hyphen",
+    "hyphens", "dash", "dashes", "whitespace", "space", "spaces", "newline", "newlines", "line break", "line breaks",
+    "indentation", "bos", "eos", "beginning of text", "beginning of sequence", "end of text", "start of text",
+    "special token", "special tokens", "padding",
+)  # fmt: skip
+_SPECIAL = re.compile(r"<\|?/?[a-z_ ]+\|?>|\[(cls|sep|pad|mask|unk)\]")
+
+
+def features_by_label(
+    labels: Texts, keywords: str | Iterable[str], exclude: str | Iterable[str] = (), name: str = ""
+) -> FeatureSet:
+    """Features whose label (or a top token) holds one of the keywords as whole words, case ignored.
+
+    Args:
+        labels: text by feature id, or a list of top tokens by feature id.
+        keywords: words or phrases; `month*` finds whatever begins with "month".
+        exclude: features with one of these are left out.
+
+    Raises:
+        ValueError: no keyword.
+    """
+    wanted, unwanted = _pattern(keywords), _pattern(exclude)
+    if wanted is None:
+        raise ValueError('keywords is empty; give a word or several, such as ["month*", "January"].')
+    texts = {feature: _text(value) for feature, value in labels.items()}
+    ids = [f for f, text in texts.items() if wanted.search(text) and not (unwanted and unwanted.search(text))]
+    return FeatureSet(tuple(sorted(ids)), name=name)
+
+
+def concept_features(labels: Texts, exclude: str | Iterable[str] = NON_CONCEPTS) -> FeatureSet:
+    """Features that are about content: without those of punctuation, white space, BOS and other special tokens.
+
+    A feature is left out if its label holds one of the words `exclude`, is a special token, or has neither letter
+    nor digit; of top tokens, if that is true of at least half of them. A feature with no text is left out.
+
+    Args:
+        labels: text by feature id, or a list of top tokens by feature id.
+    """
+    unwanted = _pattern(exclude)
+
+    def content(text: str) -> bool:
+        bare = text.strip().lower()
+        if not any(c.isalnum() for c in bare) or _SPECIAL.fullmatch(bare):
+            return False
+        return not (unwanted and unwanted.search(bare))
+
+    ids = []
+    for feature, value in labels.items():
+        texts = [value] if isinstance(value, str) else list(value)
+        if sum(map(content, texts)) > len(texts) / 2:
+            ids.append(feature)
+    return FeatureSet(tuple(sorted(ids)), name="concept features")
+
+
+def _text(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else " | ".join(value)
+
+
+def _pattern(keywords: str | Iterable[str]) -> re.Pattern[str] | None:
+    listed = [keywords] if isinstance(keywords, str) else list(keywords)
+    words = [re.escape(word[:-1]) + r"\w*" if word.endswith("*") else re.escape(word) for word in listed if word]
+    return re.compile(r"(?<!\w)(" + "|".join(words) + r")(?!\w)", re.IGNORECASE) if words else None

@@ -1,0 +1,136 @@
+"""Carrying a steering vector from one space to another, and scoring it there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.sae import SAE
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.recipes import source_prompts
+from steerwidgets.study.similarity.pairing import FeaturePairs
+from steerwidgets.study.similarity.rotation import ProcrustesFit
+from steerwidgets.study.sweep import sweep
+from steerwidgets.study.tasks import Task, TaskSuite
+
+if TYPE_CHECKING:
+    from steerwidgets.study.results import SweepResult
+
+CARRIED, SHUFFLED, UNMAPPED, NATIVE = "carried", "carried, shuffled map", "unmapped", "native"
+
+
+def carry(
+    vector: SteeringVector,
+    by: ProcrustesFit | FeaturePairs,
+    to: SAE | HookPoint | str,
+    *,
+    seed: int | None = None,
+) -> SteeringVector:
+    """A steering vector of space A as one of space B.
+
+    Through a Procrustes map the direction is rotated and scaled. Through paired features its coefficients go to the
+    partners (features without a partner stay behind) and are decoded by B's SAE.
+
+    Args:
+        vector: of space A; with coefficients if `by` is a pairing.
+        by: the map from A to B, `procrustes_fit(acts_a, acts_b)` or `pair_features(features_a, features_b)`.
+        to: B's SAE, needed for a pairing; for a map B's hook point is enough.
+        seed: carry it through a random map of the same kind instead: the control.
+
+    Raises:
+        ValueError: a vector of another width than the map's; a pairing without coefficients or SAE; ids out of
+            range; no coefficient whose feature has a partner.
+    """
+    made = {"construction": "carried", "by": type(by).__name__, "shuffled": seed, "of": vector.recipe}
+    name = f"{vector.name}, {SHUFFLED if seed is not None else CARRIED}"
+    hook = HookPoint.parse(to.hook if isinstance(to, SAE) else to)
+    random = None if seed is None else np.random.default_rng(seed)
+    if isinstance(by, ProcrustesFit):
+        if vector.direction.numel() != by.rotation.shape[0]:
+            raise ValueError(
+                f"{vector.name!r} has {vector.direction.numel()} dimensions, the map takes {by.rotation.shape[0]}; fit "
+                "it from the vector's own space to the other."
+            )
+        direction = by.map_direction(vector.direction.double().numpy())
+        if random is not None:
+            # A random direction of the length the map would give: what a random rotation does.
+            unit = random.normal(size=direction.shape)
+            direction = unit / np.linalg.norm(unit) * np.linalg.norm(direction)
+        return SteeringVector(torch.from_numpy(direction).float(), hook, name, recipe=made)
+    if not isinstance(to, SAE):
+        raise ValueError("a pairing carries coefficients, which the SAE of the other space decodes; give it as to=.")
+    if vector.coefficients is None:
+        raise ValueError(f"{vector.name!r} has no SAE coefficients; build it with space='sae' or decompose it first.")
+    d_sae = vector.coefficients.numel()
+    if len(by) and (by.a.max() >= d_sae or by.b.max() >= to.d_sae):
+        raise ValueError(f"the pairing names features beyond the vector's {d_sae} or the SAE's {to.d_sae}.")
+    partners = by.b if random is None else random.permutation(by.b)
+    coefficients = torch.zeros(to.d_sae)
+    # Several features may share a partner: their coefficients add up.
+    coefficients.index_add_(0, torch.from_numpy(partners), vector.coefficients[torch.from_numpy(by.a)])
+    if not coefficients.any():
+        raise ValueError(f"no feature of {vector.name!r} has a partner; pair more features (lower min_correlation).")
+    W_dec = to.W_dec.detach().cpu().float()
+    ids = coefficients.nonzero()[:, 0]
+    return SteeringVector(coefficients @ W_dec, hook, name, coefficients, made, W_dec[ids])
+
+
+def transfer_test(
+    vector: SteeringVector,
+    by: ProcrustesFit | FeaturePairs,
+    model: SteeredModel,
+    suite: TaskSuite | Task,
+    native: SteeringVector | None = None,
+    to: HookPoint | str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> SweepResult:
+    """Carry a vector to another model's space and score it there.
+
+    The sweep holds "carried"; the vector carried through a random map of the same kind; "unmapped", its plain numbers
+    in the other space, where the widths allow it (layers of one model share a basis, so that this can be as good);
+    and, if given, "native", a vector built in the other space itself: the ceiling. Controls run as in any sweep.
+    Prompts that built a vector are not scored.
+
+    Args:
+        vector: of the first space.
+        by: the map from it to `model`'s space.
+        model: the other model (or the same one, at another hook point).
+        suite: what to ask it.
+        native: a vector of `model` for comparison.
+        to: where the vector arrives; the model's hook point if left out, the SAE's for a pairing.
+        options: of `sw.sweep`, such as multipliers and positions.
+
+    Raises:
+        ValueError: as `carry` and `sweep`; nothing is left of the suite without the vector's source prompts.
+    """
+    there: SAE | HookPoint | str = model.hook if to is None else to
+    if isinstance(by, FeaturePairs):
+        there = model.need_sae("carrying a vector through paired features")
+    # What built a vector elsewhere cannot be left out of it here: such prompts leave the suite instead.
+    sources = source_prompts(vector.recipe) | (source_prompts(native.recipe) if native is not None else set())
+    tasks = [_without(task, sources) for task in ([suite] if isinstance(suite, Task) else suite)]
+    left = [task for task in tasks if task is not None]
+    if not left:
+        raise ValueError("every prompt of the suite was used to build the vector; give other prompts to score it on.")
+    vectors = {CARRIED: carry(vector, by, there), SHUFFLED: carry(vector, by, there, seed=seed)}
+    hook = HookPoint.parse(there.hook if isinstance(there, SAE) else there)
+    if vector.direction.numel() == model.traces.d_model:
+        made = {"construction": "carried", "by": "nothing", "shuffled": None, "of": vector.recipe}
+        vectors[UNMAPPED] = SteeringVector(vector.direction, hook, f"{vector.name}, {UNMAPPED}", recipe=made)
+    if native is not None:
+        vectors[NATIVE] = native
+    return sweep(model, TaskSuite(left), vectors, seed=seed, **options)
+
+
+def _without(task: Task, prompts: set[str]) -> Task | None:
+    keep = [i for i, prompt in enumerate(task.prompts) if prompt not in prompts]
+    if not keep:
+        return None
+    foils = None if task.foils is None else [task.foils[i] for i in keep]
+    return replace(task, prompts=[task.prompts[i] for i in keep], answers=[task.answers[i] for i in keep], foils=foils)
