@@ -29,7 +29,7 @@ _NAMES = {
     "sweep": "steerwidgets.study.sweep",
     "SweepResult": "steerwidgets.study.results",
 }
-_MODULES = {"tasks": "steerwidgets.study.tasks"}
+_MODULES = {"tasks": "steerwidgets.study.tasks", "similarity": "steerwidgets.study.similarity"}
 __all__ = [*_NAMES, *_MODULES, "__version__"]
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from steerwidgets.engine.load import load as load
     from steerwidgets.engine.model import Generation as Generation
     from steerwidgets.engine.model import SteeredModel as SteeredModel
+    from steerwidgets.study import similarity as similarity
     from steerwidgets.study import tasks as tasks
     from steerwidgets.study.compare import FeatureComparison as FeatureComparison
     from steerwidgets.study.compare import compare as compare
