@@ -31,7 +31,9 @@ lab: $(VENV)/.ready-dev
 	$(PIP) jupyterlab
 	$(BIN)/jupyter lab examples
 
+# The peers pin old versions of what the project uses, so they are taken without their dependencies.
 bench: $(VENV)/.ready-dev
+	test -d .bench-peers || $(PIP) --no-deps --target .bench-peers steering-vectors==0.12.2 repeng==0.4.0
 	$(BIN)/python -m benchmarks
 
 clean:

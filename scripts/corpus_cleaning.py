@@ -3,7 +3,7 @@
 import html
 import re
 
-_MONTHS = "January February March April May June July August September October November December".split()  # noqa: SIM905
+_MONTHS = "January February March April May June July August September October November December".split()
 _MARKDOWN = tuple(
     (re.compile(pattern, flags), new)
     for pattern, flags, new in (

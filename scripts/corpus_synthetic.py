@@ -8,7 +8,6 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
-# ruff: noqa: SIM905  (a word list reads better as a line of words)
 MONTHS = (
     "January February March April May June July August September October November December".split(),
     "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre".split(),

@@ -36,9 +36,9 @@ Text and licences: `scripts/CORPUS.md`. Documents and tokens by source (training
 
 ## Training
 {tokens:,} tokens seen ({unique:,} unique, {epochs:.2f} passes) in {minutes:.0f} minutes on one CPU core; activations in
-bfloat16, {context}-token windows. Unit-norm decoder rows, AuxK for silent features, encoder initialised to the decoder's
-transpose, input scale {scale:.4f} folded in at the end, threshold calibrated on 60,000 held-out tokens (not those of the
-figures below). Hyperparameters:
+bfloat16, {context}-token windows. Unit-norm decoder rows, AuxK for silent features, encoder initialised to the
+decoder's transpose, input scale {scale:.4f} folded in at the end, threshold calibrated on 60,000 held-out tokens (not
+those of the figures below). Hyperparameters:
 
 `{plan}`
 
@@ -47,9 +47,9 @@ figures below). Hyperparameters:
 {curve}
 
 ## Figures
-`python scripts/evaluate_sae.py --work WORK` prints these. Cross-entropy is in nats a token, on 48 windows of 256 tokens,
-in float32. Position 0, sinks and special tokens are left out of every figure and keep their own residual when the SAE is
-spliced in.
+`python scripts/evaluate_sae.py --work WORK` prints these. Cross-entropy is in nats a token, on 48 windows of 256
+tokens, in float32. Position 0, sinks and special tokens are left out of every figure and keep their own residual when
+the SAE is spliced in.
 {table}
 
 ### Gates (held-out documents)
@@ -64,8 +64,8 @@ Share of the feature's activation on the kind; contexts with the token in bracke
 {labels}
 {notes}
 ## Known limits
-- A 135M model and 4,096 features: features are coarse, many are single words or word pieces, and a fifth is active on
-  unrelated English and Spanish words (rule `two languages`).
+- A 135M model and 4,096 features: features are coarse, many are single words or word pieces, and some are active on
+  unrelated words (see the rule `two languages`).
 - Half of the text is government writing of the 2010s and most of the Spanish is of 1605; other text is less well
   explained (compare the second table).
 - Some features are made by the synthetic lines (list marks, "is closed on", Spanish weekday pieces).

@@ -235,14 +235,15 @@ def test_continuing_from_the_hook_point_equals_the_whole_run(tiny):
             assert (trunk.logits(rows, several, positions, last=2) - whole).abs().max() < TOLERANCE, (at, positions)
 
 
-def test_the_last_token_plan_runs_one_token_a_row(llama, monkeypatch):
+def test_the_last_token_plan_runs_one_token_a_variant(llama):
     """Guards the speed, not the result: the shared prefix must not be computed again."""
     trunk = Trunk(llama.model.traces, llama.model.batch(PROMPTS), HookPoint.parse("blocks.2.hook_resid_post"))
     seen = []
     handle = blocks(llama.module)[3].register_forward_hook(lambda m, i, o: seen.append(i[0].shape))
-    trunk.logits(torch.tensor([0, 0, 1]), AddDirection(vector().direction), "last")
+    trunk.logits(torch.tensor([0, 0, 0, 0, 1]), AddDirection(vector().direction), "last")
     handle.remove()
-    assert seen == [(3, 1, 24)]
+    # Four variants of row 0 as branches of one sequence, and one of row 1 beside three empty branches.
+    assert seen == [(2, 4, 24)]
 
 
 def test_remote_round_trip_gives_the_same(tiny):

@@ -15,6 +15,7 @@ from steerwidgets.core.edits import Edit, apply_edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.branches import Branches
 from steerwidgets.engine.layouts import layout_of, unembedding_path
 from steerwidgets.engine.sites import edit_sites, read_site
 
@@ -68,8 +69,14 @@ class Traces:
         [(envoy, side, _)] = self._plan([(hook, [])])
         inputs, options = self._inputs(batch)
         device = self.device
-        with _LOCK, self.lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None):
+        head = self.head
+        with _LOCK, self.lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None) as tracer:
             x = read_site(envoy, side).float().to(device).save()
+            if cache is None:
+                tracer.stop()
+            else:
+                # Nobody asks for logits; the unembedding of one column is the least it can be given.
+                head.input = head.input[:, -1:].contiguous()
         return x
 
     @torch.no_grad()
@@ -106,6 +113,32 @@ class Traces:
             for block in blocks:
                 block.skip(residual)
             head.input = head.input[:, -last:].contiguous()
+            logits = lm.output.logits.save()
+        return logits
+
+    @torch.no_grad()
+    def branch_from(self, hook: HookPoint, residual: Tensor, branches: Branches, last: int, cache: Any) -> Tensor:
+        """Logits of the `last` columns of every branch, [r, last, vocab], with the blocks below skipped.
+
+        Args:
+            residual: of all branches' new columns, [r, q, d_model].
+            branches: how they stand in sequences.
+            cache: keys and values of the columns before, one row a sequence.
+        """
+        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(self.blocks_below(hook))]
+        lm, head, device = self.lm, self.head, self.device
+        packed = branches.pack(residual.to(device, lm.dtype))
+        inputs = {"input_ids": torch.zeros(packed.shape[:2], dtype=torch.long, device=device)}
+        mask = branches.mask(lm.dtype).to(device)
+        wanted = branches.columns(last).to(device)
+        positions = branches.positions.to(device)
+        with (
+            _LOCK,
+            lm.trace(inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True),
+        ):
+            for block in blocks:
+                block.skip(packed)
+            head.input = head.input.flatten(0, 1)[wanted]
             logits = lm.output.logits.save()
         return logits
 

@@ -14,6 +14,7 @@ from steerwidgets.core.edits import Edit, apply_edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.branches import Branches
 from steerwidgets.engine.traces import Traces
 
 
@@ -44,8 +45,7 @@ class Trunk:
         layers = cache.layers if cache is not None else []
         # A sliding-window layer forgets the tokens that a shorter prefix would need.
         if layers and all(layer.keys.shape[-2] == self.width for layer in layers):
-            kept = [layers[0], *layers[self._below :]]
-            self._prefix = [(layer.keys, layer.values) for layer in kept]
+            self._prefix = [(layer.keys, layer.values) for layer in layers[self._below :]]
 
     def logits(self, rows: Tensor, edit: Edit, positions: Positions, last: int = 1) -> Tensor:
         """Logits of the `last` columns of `rows` [r] under an edit, float [r, last, vocab].
@@ -60,11 +60,14 @@ class Trunk:
         first = int(steered.long().argmax()) if steered.any() else self.width
         # At least the scored columns run; at least one token must stay behind for a prefix to exist.
         q = max(self.width - first, last)
-        residual = self.residual[rows.to(self.residual.device)]
+        at = rows.to(self.residual.device)
         if self._prefix is None or q >= self.width:
-            return self.traces.continue_from(batch, self.hook, apply_edit(residual, edit, mask), last)
-        tail = apply_edit(residual[:, -q:], edit, mask[:, -q:])
-        return self.traces.continue_from(batch, self.hook, tail, last, self._cache(rows, self.width - q))
+            return self.traces.continue_from(batch, self.hook, apply_edit(self.residual[at], edit, mask), last)
+        # The columns first: all of them for every variant would be a copy of width times the size.
+        tail = apply_edit(self.residual[:, -q:][at], edit, mask[:, -q:])
+        branches = Branches.of(self.batch, rows, q)
+        cache = self._cache(branches.row, self.width - q)
+        return self.traces.branch_from(self.hook, tail, branches, last, cache)
 
     @property
     def nbytes(self) -> int:
@@ -88,15 +91,12 @@ class Trunk:
         return 4 * floats
 
     def _cache(self, rows: Tensor, length: int) -> Any:
-        """A KV cache of the first `length` columns; blocks below the hook point only need its length."""
+        """A KV cache of the first `length` columns; that of the blocks below the hook point stays empty."""
         assert self._prefix is not None
         cache = _new_cache(self.traces)
-        (keys, values), *above = self._prefix
-        rows = rows.to(keys.device)
-        for layer in range(self._below):
-            cache.update(keys[:1, :, :length], values[:1, :, :length], layer)
-        for layer, (keys, values) in enumerate(above, start=self._below):
-            cache.update(keys[rows][:, :, :length], values[rows][:, :, :length], layer)
+        for layer, (keys, values) in enumerate(self._prefix, start=self._below):
+            at = rows.to(keys.device)
+            cache.update(keys[:, :, :length][at], values[:, :, :length][at], layer)
         return cache
 
 

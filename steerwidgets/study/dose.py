@@ -89,7 +89,9 @@ def dose_response(
     kl = torch.full((len(multipliers),), torch.nan)
     if 0.0 in multipliers:
         plain = logprobs[list(multipliers).index(0.0)]
-        kl = (logprobs.exp() * (logprobs - plain)).sum(-1).clamp(min=0)
+        probs = logprobs.exp()
+        # Dot products instead of a table of differences: a quarter of the passes over [stops, vocab].
+        kl = (torch.einsum("sv,sv->s", probs, logprobs) - probs @ plain).clamp(min=0)
     return DoseResponse(prompt, tuple(multipliers), top.indices, top.values.exp(), tokens, kl)
 
 

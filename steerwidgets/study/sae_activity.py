@@ -10,7 +10,6 @@ from torch import Tensor
 
 from steerwidgets.core.sae import SAE
 
-# ruff: noqa: SIM905  (a word list reads better as a line of words)
 MONTHS = tuple("January February March April May June July August September October November December".split())
 WEEKDAYS = tuple("Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split())
 NUMBER_WORDS = tuple(

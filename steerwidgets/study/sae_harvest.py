@@ -17,7 +17,7 @@ from steerwidgets.engine.layouts import blocks, layout_of
 CHUNK = 256  # windows per resumable chunk
 
 
-class _StopForward(Exception):  # noqa: N818  (no error: it ends the forward pass)
+class _StopForward(Exception):
     """Raised inside the hook: nothing above the hook point is computed."""
 
 

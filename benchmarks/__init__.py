@@ -1,0 +1,1 @@
+"""Sweeps, sliders and generation against other libraries: `python -m benchmarks`."""

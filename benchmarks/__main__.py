@@ -1,0 +1,55 @@
+"""Run the benchmarks: `python -m benchmarks [--only SECTION] [--rounds N] [--quick]`."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.machine import describe, pin, rates
+from benchmarks.results import ORDER, Section, write
+
+TITLES = {
+    "sweep": "Sweep",
+    "slider": "Slider",
+    "generate": "Generation",
+    "growth": "Growth and memory",
+}
+
+
+def main() -> None:
+    """Parse, run, print, write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", choices=ORDER, help="one section; the others stay in RESULTS.md as they are")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing written: does it run?")
+    options = parser.parse_args()
+    pin()
+
+    # After pin(): these import torch, which reads its number of threads once.
+    import torch
+
+    import steerwidgets as sw
+    from benchmarks import generate, growth, slider, sweep
+    from benchmarks.work import HOOK
+    from steerwidgets.engine import bundled
+
+    torch.set_grad_enabled(False)
+    measures = {"sweep": sweep.measure, "slider": slider.measure, "generate": generate.measure}
+    model = sw.load(sae=None, hook=HOOK)
+    # A second copy: nnsight has changed the modules of the first.
+    module, _ = bundled.bundled_model()
+    config = module.config
+    about = describe()
+    print(about, flush=True)
+    measured = rates(config.hidden_size, config.intermediate_size, config.vocab_size)
+    sections = []
+    for name in ORDER if options.only is None else (options.only,):
+        section = Section(name, TITLES[name], about)
+        measure = measures.get(name, growth.measure)
+        measure(model, module, section, measured, options.rounds, options.quick)
+        sections.append(section)
+        if not options.quick:
+            write(sections)
+
+
+if __name__ == "__main__":
+    main()

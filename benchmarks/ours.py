@@ -1,0 +1,42 @@
+"""This library on the same cells: the grouping, the batches and the calls of `sw.sweep`, without its scoring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+import steerwidgets as sw
+from benchmarks.work import Cell, Runner, Work
+from steerwidgets.core.interventions import bind_adds
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.scoring import Item, Rows
+
+# The sweep's own grouping, private as it is: what is timed must be what runs.
+from steerwidgets.study.sweep import GIB, MAX_ROWS, _by_item
+
+# Half of the sweep's default budget, as in the sweep.
+BUDGET = GIB
+
+
+def ours(model: SteeredModel, work: Work) -> Runner:
+    """A trunk for the prompts of like length, and batches of edits that vectors and multipliers share."""
+
+    def run(cells: Sequence[Cell]) -> Iterator[tuple[list[int], Tensor]]:
+        vectors = work.steered()
+        items = [Item("benchmark", "", "", prompt, ((0,),), None) for prompt in work.prompts]
+        for prompts, batch in _by_item(Rows.of(model, items)):
+            row_of = {prompt: row for row, prompt in enumerate(prompts)}
+            wanted = [i for i, cell in enumerate(cells) if cell.prompt in row_of]
+            wanted.sort(key=lambda i: (cells[i].vector, cells[i].prompt))
+            trunk = Trunk(model.traces, batch, work.hook)
+            size = max(1, min(MAX_ROWS, int(BUDGET // trunk.row_bytes(work.positions, 1))))
+            for start in range(0, len(wanted), size):
+                numbers = wanted[start : start + size]
+                rows = torch.tensor([row_of[cells[i].prompt] for i in numbers])
+                adds = [sw.Add(vectors[cells[i].vector], cells[i].multiplier, work.positions) for i in numbers]
+                yield numbers, trunk.logits(rows, bind_adds(adds, None), work.positions)[:, -1]
+
+    return run

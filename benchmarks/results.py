@@ -1,0 +1,64 @@
+"""Markdown tables, and `RESULTS.md`, of which only the sections that ran are replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+FILE = Path(__file__).parent / "RESULTS.md"
+HEAD = """# Results
+
+Written by `python -m benchmarks`; a section says on what machine and when it was measured. Times are CPU seconds of
+the process, medians of interleaved rounds; ratios are medians of the rounds' ratios, with the range in brackets.
+Answers were compared before anything was timed.
+"""
+ORDER = ("sweep", "slider", "generate", "growth")
+
+
+@dataclass
+class Section:
+    """One section: text and tables in order."""
+
+    name: str
+    title: str
+    about: str
+    parts: list[str] = field(default_factory=list)
+
+    def text(self, text: str) -> None:
+        """Add a paragraph."""
+        self._add(text)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add a table."""
+        lines = [columns, ["---"] * len(columns), *rows]
+        self._add("\n".join([f"**{title}**", "", *("| " + " | ".join(line) + " |" for line in lines)]))
+
+    def targets(self, rows: Sequence[tuple[str, float, str, float]]) -> None:
+        """Add a table of targets: what, found, `<=` or `>=`, wanted."""
+        listed = []
+        for what, found, sense, wanted in rows:
+            met = found <= wanted if sense == "<=" else found >= wanted
+            listed.append([what, f"{found:.3g}", f"{sense} {wanted:g}", "met" if met else "missed"])
+        self.table("Targets", ["what", "found", "target", ""], listed)
+
+    def _add(self, part: str) -> None:
+        print(f"\n{part}", flush=True)
+        self.parts.append(part)
+
+    def render(self) -> str:
+        """The section as markdown."""
+        head = f"## {self.title}\n\nMeasured on {date.today():%Y-%m-%d}: {self.about}."
+        return f"<!-- {self.name} -->\n" + "\n\n".join([head, *self.parts]) + f"\n<!-- end {self.name} -->"
+
+
+def write(sections: Sequence[Section], path: Path = FILE) -> None:
+    """Replace sections of the file, keeping the others."""
+    old = path.read_text() if path.exists() else ""
+    found = re.finditer(r"<!-- ([\w-]+) -->.*?<!-- end \1 -->", old, re.DOTALL)
+    kept = {match.group(1): match.group(0) for match in found}
+    kept |= {section.name: section.render() for section in sections}
+    names = [*(name for name in ORDER if name in kept), *(name for name in kept if name not in ORDER)]
+    path.write_text("\n\n".join([HEAD.strip(), *(kept[name] for name in names)]) + "\n")
