@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from steerwidgets.core.labels import Labels
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.bundled import SAE_FOLDER, bundled_model
 from steerwidgets.engine.saes import load_sae
-from steerwidgets.study.labels import Labels
-from steerwidgets.study.sae_harvest import reopen, special_ids
-from steerwidgets.study.sae_quality import gates, health_of, quality
+from steerwidgets.study.saes.harvest import reopen, special_ids
+from steerwidgets.study.saes.quality import gates, health_of, quality
 
 CALIBRATION_WINDOWS = 236  # 60,000 rows; see sae_training.train_on_harvest
 TEXTS = {"held_out": "held-out documents of the training sources", "other_kind": "GUM (another kind of text)"}

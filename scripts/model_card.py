@@ -6,7 +6,7 @@ from typing import Any
 
 from evaluate_sae import gate_table, named_features, table
 
-from steerwidgets.study.labels import Labels
+from steerwidgets.core.labels import Labels
 
 HEAD = """# SAE for SmolLM2-135M-Instruct at `{hook}`
 

@@ -88,15 +88,15 @@ def tokenizer():
 def tiny(request, tokenizer):
     """(module, model): a raw Hugging Face module and the `SteeredModel` round it."""
     module = tiny_module(request.param)
-    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer)
-    return SimpleNamespace(kind=request.param, module=module, model=model, tokenizer=tokenizer)
+    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer, check=False)
+    return SimpleNamespace(kind=request.param, module=module, model=model, tokenizer=tokenizer, check=False)
 
 
 @pytest.fixture(scope="session")
 def llama(tokenizer):
     module = tiny_module("llama")
-    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer)
-    return SimpleNamespace(kind="llama", module=module, model=model, tokenizer=tokenizer)
+    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer, check=False)
+    return SimpleNamespace(kind="llama", module=module, model=model, tokenizer=tokenizer, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.engine.bundled import SAE_FOLDER
-from steerwidgets.study.label_rules import Labeller, make_labels
-from steerwidgets.study.labels import FeatureLabel, Labels
-from steerwidgets.study.sae_activity import Activity
-from steerwidgets.study.sae_harvest import harvest, prepare, special_ids, token_windows
-from steerwidgets.study.steerability import logit_lens, steerability, token_confidence
+from steerwidgets.study.saes.activity import Activity
+from steerwidgets.study.saes.harvest import harvest, prepare, special_ids, token_windows
+from steerwidgets.study.saes.label_rules import Labeller, make_labels
+from steerwidgets.study.saes.steerability import logit_lens, steerability, token_confidence
 
 STRINGS = ["<end>", " cat", " dog", " June", " May", ",", " the", "\n", " Cat", " bird"]
 

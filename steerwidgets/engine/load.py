@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.labels import Labels
 from steerwidgets.engine import bundled
+from steerwidgets.engine.health import health_of
 from steerwidgets.engine.model import Preset, SteeredModel
 from steerwidgets.engine.saes import load_sae
 from steerwidgets.engine.traces import Remote, Traces
@@ -28,6 +31,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     remote: Remote = False,
     tokenizer: Any = None,
+    check: bool = True,
 ) -> SteeredModel:
     """Load a model and an SAE.
 
@@ -41,6 +45,8 @@ def load(
         dtype: default float32 on the CPU, the checkpoint's own elsewhere.
         remote: True runs every forward pass on NDIF; "local" does the same round trip on this machine.
         tokenizer: for a module whose tokenizer cannot be found by its name.
+        check: run four sentences through the SAE and warn, in words, if it does not belong to the model's tensor
+            (`model.health`); not done on NDIF.
 
     Raises:
         MissingModelError: the embedded default was asked for and its package is not installed.
@@ -54,13 +60,19 @@ def load(
             raise ValueError("the embedded default is not on NDIF; name a model that NDIF serves.")
         model, tokenizer = bundled.bundled_model()
         name, hook, preset = bundled.MODEL_NAME, hook or "blocks.13.hook_resid_post", BUNDLED_PRESET
-        sae = bundled.SAE_FOLDER if sae is _UNSET else sae
+        if sae is _UNSET:
+            sae, labels = bundled.SAE_FOLDER, Labels.load(bundled.SAE_FOLDER / "labels.json.gz")
     else:
         name = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") or "model"
     loaded = load_sae(None if sae is _UNSET else sae)
     lm = _language_model(model, tokenizer, device, dtype, remote)
     traces = Traces(lm, remote)
-    return SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
+    steered = SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
+    if check and loaded is not None and remote is False:
+        steered.health = health_of(lm._module, lm.tokenizer, loaded.hook, loaded)
+        if steered.health.level != "green":
+            warnings.warn(f"The SAE {loaded.name!r} is {steered.health}", stacklevel=2)
+    return steered
 
 
 def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote: Remote) -> Any:

@@ -15,6 +15,7 @@ from steerwidgets.core.interventions import Intervention
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.batches import Batch, Prompts, check_prompts, tokenize
+from steerwidgets.engine.health import Health
 from steerwidgets.engine.traces import PlacedEdit, Traces
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class SteeredModel:
                 f"the SAE {sae.name!r} reads {sae.d_model} dimensions, but {name} has d_model {traces.d_model}; "
                 "it belongs to another model."
             )
-        self.labels = labels or {}
+        self.labels = labels if labels is not None else {}
+        self.health: Health | None = None
         self.preset = preset or Preset()
         self.name = name
         self._prepend_bos = bool(sae is not None and sae.metadata.get("prepend_bos", False))

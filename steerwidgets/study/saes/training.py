@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steerwidgets.study.sae_harvest import Harvest, harvest, prepare, special_ids, token_windows
+from steerwidgets.study.saes.harvest import Harvest, harvest, prepare, special_ids, token_windows
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -88,7 +88,7 @@ def _trainer(d_model: int, stats: Statistics, plan: TrainingPlan, steps: int, fo
     from sae_lens.saes.batchtopk_sae import BatchTopKTrainingSAEConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    from steerwidgets.study.sae_batchtopk import FastBatchTopKSAE
+    from steerwidgets.study.saes.batchtopk import FastBatchTopKSAE
 
     torch.manual_seed(plan.seed)
     sae = FastBatchTopKSAE(

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.core.sae import SAE
-from steerwidgets.study.labels import FeatureLabel, Labels
-from steerwidgets.study.sae_activity import Activity, collect, row_kinds, with_sink_norm
-from steerwidgets.study.sae_harvest import Harvest
-from steerwidgets.study.steerability import Steerability, logit_lens
+from steerwidgets.study.saes.activity import Activity, collect, row_kinds, with_sink_norm
+from steerwidgets.study.saes.harvest import Harvest
+from steerwidgets.study.saes.steerability import Steerability, logit_lens
 
 RULES = {
     "word": "one word (case ignored) has at least half of the strong activation, squared",

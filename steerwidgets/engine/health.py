@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.layouts import blocks
-from steerwidgets.study.sae_harvest import run_until
+from steerwidgets.engine.partial import run_until
 
 Level = Literal["green", "amber", "red"]
 HEALTH_TEXT = (

@@ -12,8 +12,10 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.sae import SAE
+from steerwidgets.engine.health import Health, health, health_of
 from steerwidgets.engine.layouts import blocks, layout_of
-from steerwidgets.study.sae_activity import (
+from steerwidgets.engine.partial import run_until
+from steerwidgets.study.saes.activity import (
     MONTHS,
     NUMBER_WORDS,
     Activity,
@@ -22,8 +24,7 @@ from steerwidgets.study.sae_activity import (
     row_kinds,
     with_sink_norm,
 )
-from steerwidgets.study.sae_harvest import Harvest, run_until
-from steerwidgets.study.sae_health import Health, health, health_of
+from steerwidgets.study.saes.harvest import Harvest
 
 __all__ = ["GATES", "Gate", "Health", "gates", "health", "health_of", "overlap", "quality", "reconstruction", "splice"]
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from steerwidgets.core.hooks import HookPoint
-from steerwidgets.engine.layouts import blocks, layout_of
+from steerwidgets.engine.partial import run_until
 
 CHUNK = 256  # windows per resumable chunk
-
-
-class _StopForward(Exception):
-    """Raised inside the hook: nothing above the hook point is computed."""
 
 
 def token_windows(tokenizer: Any, texts: Iterable[str], context_size: int = 256) -> np.ndarray:
@@ -36,26 +30,6 @@ def token_windows(tokenizer: Any, texts: Iterable[str], context_size: int = 256)
     if not count:
         raise ValueError(f"the text has {len(ids)} tokens, fewer than one window of {context_size}")
     return np.array(ids[: count * context_size], dtype=np.int32).reshape(count, context_size)
-
-
-def run_until(module: nn.Module, hook: str, windows: Tensor) -> Tensor:
-    """The tensor at a hook point for token ids [batch, position]: [batch, position, d]; stops the forward there."""
-    caught: list[Tensor] = []
-    path, side = layout_of(module).locate(HookPoint.parse(hook), len(blocks(module)))
-    target = module.get_submodule(path)
-
-    def keep(_module: nn.Module, args: Any, output: Any = None) -> None:
-        value = args if side == "input" else output
-        caught.append(value if torch.is_tensor(value) else value[0])
-        raise _StopForward
-
-    handle = target.register_forward_pre_hook(keep) if side == "input" else target.register_forward_hook(keep)
-    try:
-        with torch.inference_mode(), suppress(_StopForward):
-            module(input_ids=windows, use_cache=False)
-    finally:
-        handle.remove()
-    return caught[0]
 
 
 @dataclass(frozen=True)
