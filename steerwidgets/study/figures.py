@@ -33,7 +33,14 @@ def accuracy_bars(result: SweepResult) -> go.Figure:
     tasks, vectors = list(summary["task"].unique()), list(summary["vector"].unique())
     panels = [MEAN, *tasks]
     rows = math.ceil(len(panels) / COLUMNS)
-    figure = make_subplots(rows, COLUMNS, subplot_titles=panels, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(
+        rows,
+        COLUMNS,
+        subplot_titles=[_plain(p).replace(", ", "<br>") for p in panels],
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.3 / rows,
+    )
     for n, panel in enumerate(panels):
         at = {"row": n // COLUMNS + 1, "col": n % COLUMNS + 1}
         chosen = _mean_rows(result, summary, vectors) if panel == MEAN else summary[summary["task"] == panel]
@@ -64,7 +71,7 @@ def accuracy_bars(result: SweepResult) -> go.Figure:
             figure.add_vline(x=unsteered, line_dash="dot", line_width=1.5, line_color="rgba(128,128,128,0.9)", **at)
     figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], gridcolor=GRID_COLOUR, zeroline=False)
     figure.update_yaxes(showgrid=False, ticksuffix="  ")
-    height = 70 + rows * (60 + 26 * len(vectors))
+    height = 90 + rows * (80 + 26 * len(vectors))
     return _styled(figure, height).update_layout(barmode="overlay", legend={"y": -0.06})
 
 
@@ -143,7 +150,7 @@ def _styled(figure: go.Figure, height: int) -> go.Figure:
         template="none", height=height, margin={"l": 20, "r": 20, "t": 40, "b": 50}, bargap=0.2,
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#7a7a7a"},
-        legend={"orientation": "h", "y": -0.18, "yanchor": "top"},
+        legend={"orientation": "h", "y": -0.3, "yanchor": "top"},
         yaxis={"automargin": True}, xaxis={"automargin": True},
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ class Page:
         named = f'role="figure" aria-label="{escape(name, quote=True)}"'
         if width:
             drawn = f'<div style="min-width:{width}px">{drawn}</div>'
-            named += ' class="sw-scroll" tabindex="0"'
+            named += ' style="overflow-x:auto" tabindex="0"'
         self.parts.append(f"<div {named}>{drawn}</div>")
 
     def table(self, table: pd.DataFrame, caption: str = "", digits: int = 2, fold: str | None = None) -> None:

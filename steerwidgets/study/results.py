@@ -116,9 +116,10 @@ class SweepResult:
 
     def best(self) -> pd.DataFrame:
         """The vector with the highest held-out accuracy for each task (ties: higher p_answer)."""
-        ranked = self.summary().sort_values(["accuracy", "p_answer"], ascending=False, kind="stable")
+        summary = self.summary()
+        ranked = summary.sort_values(["accuracy", "p_answer"], ascending=False, kind="stable").drop_duplicates("task")
         columns = ["task", "vector", "multiplier", "accuracy", "low", "high", "n", "unsteered", "random", "p"]
-        return ranked.drop_duplicates("task")[columns].sort_index(ignore_index=True)
+        return ranked.set_index("task").loc[summary["task"].unique()].reset_index()[columns]
 
     def answers(self, task: str, vector: str) -> pd.DataFrame:
         """Prompt by prompt: unsteered and steered answer beside the expected one.
