@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -35,16 +36,16 @@ def _demo(out: Path, quick: bool, seed: int) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 1
-    bars = _Bars()
     with _Interrupt() as interrupted:
+        bars = _Bars(interrupted)
         result = run_demo(model, out, quick, seed, bars, interrupted)
     bars.close()
     print("\nFeatures of number words (A) and months (B), by group:\n")
     print(result.comparison.overlap().to_string(index=False))
     for name, sweep in result.sweeps.items():
-        print(f"\n{name.capitalize()}: held-out accuracy (95 % band of random directions of the same norm)\n")
+        print(f"\n{name.capitalize()}: held-out accuracy (range of random directions of the same norm)\n")
         print(accuracy_table(sweep).to_string(index=False))
-        print("\nBest vector for each task, with its 95 % interval:\n")
+        print("\nChoosing the vector for each item on the task's other items, with the 95 % interval:\n")
         print(sweep.best().round(2).to_string(index=False))
     if not result.published.empty:
         print("\nThe original study's confounds, as published and corrected:\n")
@@ -77,16 +78,17 @@ class _Interrupt:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
+        # Nothing is printed here: a signal may come in the middle of a print.
         self.asked = True
-        print("\nStopping after this batch; what is finished will be written. Press Ctrl-C again to quit at once.")
 
 
 class _Bars:
     """One progress bar a part, with the time left."""
 
-    def __init__(self) -> None:
+    def __init__(self, stopping: Callable[[], bool]) -> None:
         from tqdm import tqdm
 
+        self.stopping = stopping
         self._new, self._bar, self._part = tqdm, None, ""
 
     def __call__(self, part: str, done: int, total: int) -> None:
@@ -94,6 +96,8 @@ class _Bars:
             self.close()
             self._bar, self._part = self._new(total=total, desc=part, unit="cell", file=sys.stdout), part
         assert self._bar is not None
+        if self.stopping():
+            self._bar.set_postfix_str("stopping after this batch; Ctrl-C again quits at once")
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import tiny_module, tiny_sae
 
 import steerwidgets as sw
 from steerwidgets.core.edits import AddDirection
@@ -292,3 +293,48 @@ def test_every_stop_of_a_slider_equals_a_forward_pass(tiny):
                 got = response.at(multiplier)
                 assert got["token"].tolist() == expected["token"].tolist()
                 assert got["prob"].tolist() == pytest.approx(expected["prob"].tolist(), abs=TOLERANCE)
+
+
+def test_the_middle_of_a_block_is_read_only(tiny):
+    """The block adds the unedited stream again: an edit there would reach the MLP alone."""
+    if tiny.kind == "gpt_neox":
+        return
+    with pytest.raises(ValueError, match="can be read, not edited"):
+        tiny.model.logits("ab", [sw.Add(vector("blocks.1.hook_resid_mid"), 1.0)])
+
+
+def test_edits_run_in_float32_in_a_bfloat16_model(tokenizer):
+    module = tiny_module("llama").to(torch.bfloat16)
+    model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer, check=False)
+    for add in (sw.Add(vector(), 1.0, "all"), sw.Add(vector(), 1.0, "all", space="sae")):
+        [placed] = model.bind(add)
+        batch = model.batch(PROMPTS)
+        whole = model.traces.logits(batch, [placed])
+        shared = Trunk(model.traces, batch, placed[0]).logits(torch.arange(3), placed[1], "all")
+        assert torch.equal(whole, shared)
+
+
+def test_generation_on_the_other_side_ends_where_it_ends_here(llama):
+    """A token that is said is declared the end: both sides must stop, with the same log-probabilities before."""
+    module, steps = llama.module, [sw.Add(vector(), 1.0, "all")]
+    remote = sw.load(module, sae=llama.model.sae, tokenizer=llama.tokenizer, remote="local")
+    said: list[int] = []
+    [placed], batch = llama.model.bind(steps), llama.model.batch("one, two,")
+    llama.model.traces.decode(batch, [[placed]], 6, lambda x: x.argmax(-1), lambda ids, p: not said.append(int(ids)))
+    end = next(token for token in said if token != said[0])
+    before = module.generation_config.eos_token_id
+    module.generation_config.eos_token_id = [257, end]
+    try:
+        here, there = (m.generate("one, two,", steps, max_new_tokens=6) for m in (llama.model, remote))
+    finally:
+        module.generation_config.eos_token_id = before
+    assert here.tokens == there.tokens
+    assert len(here.tokens) == said.index(end) > 0
+    assert there.logprobs == pytest.approx(here.logprobs, abs=1e-5)
+
+
+def test_a_sampled_variant_is_the_same_alone_and_beside_others(llama):
+    variants = [(), sw.Add(vector(), 1.0, "all")]
+    together = llama.model.generate_variants("one, two,", variants, max_new_tokens=5, temperature=1.0, seed=3)
+    alone = [llama.model.generate("one, two,", v, max_new_tokens=5, temperature=1.0, seed=3) for v in variants]
+    assert [g.tokens for g in together] == [g.tokens for g in alone]

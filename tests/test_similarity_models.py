@@ -44,12 +44,14 @@ def pieces_tokenizer():
 
 @pytest.fixture(scope="module")
 def other():
-    return sw.load(tiny_module("gpt2"), sae=tiny_sae(activation="jumprelu"), tokenizer=pieces_tokenizer())
+    return sw.load(tiny_module("gpt2"), sae=tiny_sae(activation="jumprelu"), tokenizer=pieces_tokenizer(), check=False)
 
 
 @pytest.fixture(scope="module")
 def same():
-    return sw.load(tiny_module("gpt_neox"), sae=tiny_sae(activation="jumprelu"), tokenizer=byte_tokenizer())
+    return sw.load(
+        tiny_module("gpt_neox"), sae=tiny_sae(activation="jumprelu"), tokenizer=byte_tokenizer(), check=False
+    )
 
 
 def test_rows_are_the_same_places_in_both_models(llama, same):

@@ -78,5 +78,8 @@ def edit_features(sae: SAE, ids: Tensor, scale: float, shift: Tensor, clamp: boo
 
 
 def apply_edit(x: Tensor, edit: Edit, mask: Tensor) -> Tensor:
-    """`edit(x)` where `mask` [n, q] is True and x elsewhere, x being [n, q, d_model]."""
-    return torch.where(mask.to(x.device)[..., None], edit(x), x)
+    """`edit(x)` where `mask` [n, q] is True and x elsewhere, x being [n, q, d_model].
+
+    Edits run in float32 whatever the model's precision, so that a trace and cached activations give the same.
+    """
+    return torch.where(mask.to(x.device)[..., None], edit(x.float()).to(x.dtype), x)

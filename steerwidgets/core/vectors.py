@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,8 +94,9 @@ class SteeringVector:
         return self._combined(other, -1.0, "-")
 
     def __mul__(self, factor: float) -> SteeringVector:
-        if not isinstance(factor, int | float):
+        if not isinstance(factor, Real):
             return NotImplemented
+        factor = float(factor)
         return replace(
             self,
             direction=factor * self.direction,
@@ -294,7 +296,11 @@ class SteeringVector:
         a, b = self.coefficients, other.coefficients
         assert a is not None and b is not None
         total = a + sign * b
-        known = {int(i): row for vector in (self, other) for i, row in _rows_by_id(vector)}
+        known = dict(_rows_by_id(other))
+        if any(i in known and not torch.equal(row, known[i]) for i, row in _rows_by_id(self)):
+            # Two SAEs of one size: their coefficients do not add up.
+            return None, None
+        known |= dict(_rows_by_id(self))
         ids = total.nonzero()[:, 0].tolist()
         rows = torch.stack([known[i] for i in ids]) if ids else torch.zeros(0, self.direction.numel())
         return total, rows

@@ -37,11 +37,12 @@ def load(
 
     Args:
         model: None for the embedded default (SmolLM2-135M-Instruct and the bundled SAE); a Hugging Face id or
-            folder; or a loaded Hugging Face module.
+            folder; or a loaded Hugging Face module, which is put in evaluation mode, and moved if `device` or
+            `dtype` say so.
         sae: a SAELens `release/sae_id`, a folder in SAELens' format, an SAE object, or None for the model
             alone. Left out, the embedded default brings its own and other models have none.
         hook: where to read and steer by default; the SAE's hook point if left out.
-        device: default CUDA where there is one, else the CPU.
+        device: default CUDA where there is one, else the CPU; a loaded module stays where it is.
         dtype: default float32 on the CPU, the checkpoint's own elsewhere.
         remote: True runs every forward pass on NDIF; "local" does the same round trip on this machine.
         tokenizer: for a module whose tokenizer cannot be found by its name.
@@ -54,12 +55,17 @@ def load(
     """
     if remote not in (False, True, "local"):
         raise ValueError(f'remote={remote!r} is not understood; give False, True or "local".')
+    import torch
+
     preset, labels = None, None
     if model is None:
         if remote is True:
             raise ValueError("the embedded default is not on NDIF; name a model that NDIF serves.")
         model, tokenizer = bundled.bundled_model()
-        name, hook, preset = bundled.MODEL_NAME, hook or "blocks.13.hook_resid_post", BUNDLED_PRESET
+        device = device or ("cuda" if torch.cuda.is_available() else None)
+        name, preset = bundled.MODEL_NAME, BUNDLED_PRESET
+        if hook is None and (sae is _UNSET or sae is None):
+            hook = "blocks.13.hook_resid_post"
         if sae is _UNSET:
             sae, labels = bundled.SAE_FOLDER, Labels.load(bundled.SAE_FOLDER / "labels.json.gz")
     else:
@@ -85,7 +91,7 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
         if tokenizer is None and not getattr(model, "name_or_path", ""):
             raise ValueError("this module does not name its tokenizer; give sw.load(module, tokenizer=...).")
         if device is not None or dtype is not None:
-            model = model.to(device=device, dtype=dtype)
+            model = model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return TransformersModel(model.eval(), task="text-generation", tokenizer=tokenizer)
     # A Hub id has at most one slash; what looks like a path should not be sent to the Hub.
     if not Path(model).exists() and (str(model).startswith((".", "/", "~")) or str(model).count("/") > 1):

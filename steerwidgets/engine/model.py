@@ -109,7 +109,7 @@ class SteeredModel:
         """Token sequences as one batch; `lengths` says how many tokens of each are prompt (default: all)."""
         pad = self.tokenizer.pad_token_id
         longest = max(map(len, sequences))
-        limit = getattr(self.traces.lm.config.get_text_config(), "max_position_embeddings", None)
+        limit = self._limit()
         if limit is not None and longest > limit:
             raise ValueError(f"a prompt has {longest} tokens, but {self.name} reads at most {limit}; shorten it.")
         return Batch.of(sequences, pad if pad is not None else 0, lengths)
@@ -222,7 +222,8 @@ class SteeredModel:
             raise ValueError("there are no variants to generate; give at least one, () for the baseline.")
         [prompt] = check_prompts([prompt])
         stopped = getattr(stop, "is_set", stop) or (lambda: False)
-        random = torch.Generator().manual_seed(seed)
+        # One generator a row: a variant gives the same text alone and beside others.
+        random = [torch.Generator().manual_seed(seed) for _ in variants]
         ends = self._end_tokens()
         said: list[list[tuple[int, float]]] = [[] for _ in variants]
         going = [True] * len(variants)
@@ -232,7 +233,8 @@ class SteeredModel:
             if temperature == 0:
                 return logits.argmax(-1)
             probs = (logits.float() / temperature).softmax(-1).cpu()
-            return torch.multinomial(probs, 1, generator=random)[:, 0].to(logits.device)
+            drawn = [torch.multinomial(row, 1, generator=g) for row, g in zip(probs, random, strict=True)]
+            return torch.cat(drawn).to(logits.device)
 
         def proceed(ids: Tensor, logprobs: Tensor) -> bool:
             nonlocal finished
@@ -247,6 +249,12 @@ class SteeredModel:
 
         edits = [self.bind(interventions) for interventions in variants]
         batch = self.batch([prompt] * len(variants))
+        limit = self._limit()
+        if limit is not None and batch.input_ids.shape[1] + max_new_tokens > limit:
+            raise ValueError(
+                f"{batch.input_ids.shape[1]} prompt tokens and {max_new_tokens} new ones are more than the {limit} "
+                f"that {self.name} reads; shorten the prompt or lower max_new_tokens."
+            )
         self.traces.decode(batch, edits, max_new_tokens, choose, proceed)
         return [
             Generation(
@@ -282,6 +290,9 @@ class SteeredModel:
             if not isinstance(intervention, Intervention):
                 raise TypeError(f"{intervention!r} is not an intervention; give sw.Add, sw.Ablate or sw.Clamp.")
             hook = self.traces.check(intervention.hook(self.sae))
+            if hook.site == "hook_resid_mid":
+                # The block adds the unedited stream again after its MLP: an edit here would reach the MLP alone.
+                raise ValueError(f"{hook} can be read, not edited; use hook_resid_pre or hook_resid_post.")
             vector = getattr(intervention, "vector", None)
             if vector is not None and vector.direction.numel() != self.traces.d_model and "hook_z" not in hook.site:
                 raise ValueError(
@@ -340,6 +351,10 @@ class SteeredModel:
         parts = [(rows, compute(part)) for rows, part in batch.chunks(MAX_TOKENS)]
         order = torch.cat([rows for rows, _ in parts]).argsort()
         return torch.cat([values for _, values in parts])[order]
+
+    def _limit(self) -> int | None:
+        """How many tokens the model reads, where its config says."""
+        return getattr(self.traces.lm.config.get_text_config(), "max_position_embeddings", None)
 
     def _end_tokens(self) -> set[int]:
         config = getattr(self.traces.lm, "generation_config", None)

@@ -199,19 +199,25 @@ class Traces:
         plans = [first, *later]
         lm = self.lm
         inputs, options = self._inputs(batch)
-        # generate() makes its own position ids; min_new_tokens keeps the number of steps known beforehand.
+        # generate() makes its own position ids.
         del options["position_ids"]
         with (
             _LOCK,
-            lm.generate(inputs, **options, max_new_tokens=n, min_new_tokens=n, do_sample=False) as tracer,
+            lm.generate(
+                inputs, **options, max_new_tokens=n, min_new_tokens=n, do_sample=False, repetition_penalty=1.0
+            ) as tracer,
         ):
+            # The choice is read off the logits: min_new_tokens forbids the end token in what generate() emits, which
+            # keeps the number of steps known but is not what the model says. After an end token nothing counts.
+            ids: Any = [].save()  # type: ignore[attr-defined]
             logprobs: Any = [].save()  # type: ignore[attr-defined]
             for step in tracer.iter[:n]:
                 edit_sites(plans[step], apply_edit)
-                logprobs.append(lm.output.logits[:, -1].float().log_softmax(-1).max(-1).values.cpu())
-            ids = tracer.result.cpu().save()
+                best = lm.output.logits[:, -1].float().log_softmax(-1).max(-1)
+                ids.append(best.indices.cpu())
+                logprobs.append(best.values.cpu())
         for step in range(n):
-            if not proceed(ids[:, index.shape[1] + step], logprobs[step]):
+            if not proceed(ids[step], logprobs[step]):
                 return
 
     def _inputs(self, batch: Batch, fresh: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:

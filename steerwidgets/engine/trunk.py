@@ -76,17 +76,17 @@ class Trunk:
         held += [] if self.residual is None else [self.residual]
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
-    def row_bytes(self, positions: Positions, last: int) -> int:
-        """Memory that one row of `logits` takes at its peak, estimated."""
+    def row_bytes(self, positions: Positions, last: int, d_sae: int = 0) -> int:
+        """Memory that one row of `logits` takes at its peak, estimated; `d_sae` features if the edit needs them."""
         config = self.traces.lm.config.get_text_config()
         mask = position_mask(positions, self.batch.index, self.batch.lengths).any(0)
         shared = self._prefix is not None and bool(mask.any())
         q = max(self.width - int(mask.long().argmax()), last) if shared else self.width
         # Logits, their float copy and log-probabilities; the widest activations of a block; copied keys and values.
         inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        floats = 3 * last * config.vocab_size + q * (6 * config.hidden_size + 3 * inner)
-        if q < self.width:
-            keys, _ = self._prefix[0]  # type: ignore[index]
+        floats = 3 * last * config.vocab_size + q * (6 * config.hidden_size + 3 * inner + 3 * d_sae)
+        if q < self.width and self._prefix:
+            keys, _ = self._prefix[0]
             floats += 4 * (self.traces.n_layers - self._below) * keys.shape[1] * keys.shape[3] * self.width
         return 4 * floats
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -14,6 +16,7 @@ from steerwidgets.study.recipes import NotReplayable, Replayer, source_prompts
 from steerwidgets.study.scoring import Item
 
 VectorFor = Callable[[Item], SteeringVector]
+LeaveOut = Literal["overlap", "prompt", False]
 
 
 @dataclass(frozen=True)
@@ -35,34 +38,60 @@ class Variant:
     vector_for: VectorFor
 
 
-def held_out(model: SteeredModel, add: Add, replayer: Replayer, leave_out: bool) -> VectorFor:
-    """The vector for each item, made again without the item's prompt where the recipe used it.
+def held_out(add: Add, items: Sequence[Item], replayer: Replayer, leave_out: LeaveOut) -> VectorFor:
+    """The vector for each item, made again without the source prompts that would give it away.
 
     Raises:
-        NotReplayable: a scored prompt is in the recipe, and the recipe cannot be replayed without it.
+        NotReplayable: such a prompt is in the recipe, and the recipe cannot be replayed without it.
     """
-    sources = source_prompts(add.vector.recipe) if leave_out else set()
-    made: dict[str, SteeringVector] = {}
+    return _made(add.vector, items, leave_out, lambda without: replayer(add.vector.recipe or {}, without))
 
-    def vector_for(item: Item) -> SteeringVector:
-        if item.prompt not in sources:
-            return add.vector
-        if item.prompt not in made:
-            assert add.vector.recipe is not None
-            made[item.prompt] = replayer(add.vector.recipe, without={item.prompt})
-        return made[item.prompt]
 
-    return vector_for
+def withheld(item: Item, sources: Collection[str], leave_out: LeaveOut) -> frozenset[str]:
+    """The source prompts that may not build the vector that an item is scored with.
+
+    "overlap": the item's own prompt and every source prompt that says one of its answers as a word. "prompt": the
+    prompt alone, which leaves its answer in neighbouring windows of the same list.
+    """
+    if leave_out is False:
+        return frozenset()
+    answers = set(re.findall(r"\w+", item.answer.lower())) if leave_out == "overlap" and not item.off_target else set()
+    return frozenset(
+        source for source in sources if source == item.prompt or answers & set(re.findall(r"\w+", source.lower()))
+    )
+
+
+def _made(
+    vector: SteeringVector,
+    items: Sequence[Item],
+    leave_out: LeaveOut,
+    make: Callable[[frozenset[str]], SteeringVector],
+) -> VectorFor:
+    """A vector for each item, made at once, so that what cannot be made is known before anything runs."""
+    sources = source_prompts(vector.recipe)
+    made: dict[frozenset[str], SteeringVector] = {}
+    for item in items:
+        without = withheld(item, sources, leave_out)
+        if without not in made:
+            made[without] = make(without) if without else vector
+    return lambda item: made[withheld(item, sources, leave_out)]
 
 
 def controls_for(
-    model: SteeredModel, studied: Variant, replayer: Replayer, draws: int, seed: int, leave_out: bool
+    model: SteeredModel,
+    studied: Variant,
+    items: Sequence[Item],
+    replayer: Replayer,
+    draws: int,
+    seed: int,
+    leave_out: LeaveOut,
 ) -> Iterator[Variant]:
     """Controls of one vector, each with the norm of the vector it stands in for.
 
     random: a direction drawn from a sphere, added to the residual stream (`draws` of them).
     shuffled pairs: the recipe with positive and negative swapped in a random half of the pairs (`draws` // 4).
-    random features: the same coefficients on as many other features (`draws` // 4), if the vector has any.
+    random features: the same coefficients on as many other features (`draws` // 4), if the vector has any; added as
+        a direction, since a clamp would swallow what is subtracted from features that are not active.
     """
     base = studied.add.vector
     residual = replace(studied.add, space="residual", error_term="keep")
@@ -72,19 +101,21 @@ def controls_for(
         vector = SteeringVector(unit, base.hook, f"random {draw}")
         yield replace(studied, control="random", draw=draw, add=residual, vector_for=_matched(studied, _always(vector)))
     for draw in range(few):
-        shuffled = _shuffled(studied, replayer, 1_000_003 * seed + 1_000 + draw, leave_out)
+        shuffled = _shuffled(studied, items, replayer, 1_000_003 * seed + 1_000 + draw, leave_out)
         if shuffled is not None:
             yield replace(studied, control="shuffled pairs", draw=draw, vector_for=_matched(studied, shuffled))
     if base.coefficients is None:
         return
     sae = model.need_sae("random features")
-    for draw in range(few):
-        order = torch.randperm(sae.d_sae, generator=_random(seed, 2_000 + draw))
-        coefficients = base.coefficients[order]
-        rows = sae.W_dec[coefficients.nonzero()[:, 0].to(sae.W_dec.device)]
-        direction = sae.decode_direction(coefficients.to(sae.W_dec)).cpu()
-        vector = SteeringVector(direction, base.hook, f"random features {draw}", coefficients, rows=rows)
-        yield replace(studied, control="random features", draw=draw, vector_for=_matched(studied, _always(vector)))
+    own = base.coefficients[base.coefficients != 0]
+    free = (base.coefficients == 0).nonzero()[:, 0]
+    for draw in range(few if len(free) >= len(own) else 0):
+        chosen = free[torch.randperm(len(free), generator=_random(seed, 2_000 + draw))[: len(own)]]
+        direction = (own @ sae.W_dec[chosen.to(sae.W_dec.device)].cpu()) if len(own) else base.direction
+        vector = SteeringVector(direction, base.hook, f"random features {draw}")
+        yield replace(
+            studied, control="random features", draw=draw, add=residual, vector_for=_matched(studied, _always(vector))
+        )
 
 
 def reconstruction(model: SteeredModel, studied: Variant) -> Variant:
@@ -95,25 +126,17 @@ def reconstruction(model: SteeredModel, studied: Variant) -> Variant:
     return Variant("reconstruction only", "reconstruction", 0, add, _always(zero))
 
 
-def _shuffled(studied: Variant, replayer: Replayer, seed: int, leave_out: bool) -> VectorFor | None:
+def _shuffled(
+    studied: Variant, items: Sequence[Item], replayer: Replayer, seed: int, leave_out: LeaveOut
+) -> VectorFor | None:
     recipe = studied.add.vector.recipe
     if recipe is None:
         return None
-    sources = source_prompts(recipe) if leave_out else set()
-    made: dict[frozenset[str], SteeringVector] = {}
-
-    def vector_for(item: Item) -> SteeringVector:
-        without = frozenset(sources & {item.prompt})
-        # The generator starts anew each time, so that a vector does not depend on the order of the items.
-        if without not in made:
-            made[without] = replayer(recipe, without, torch.Generator().manual_seed(seed))
-        return made[without]
-
     try:
-        replayer(recipe, (), torch.Generator().manual_seed(seed))
+        plain = replayer(recipe, (), seed)
+        return _made(replace(plain, recipe=recipe), items, leave_out, lambda without: replayer(recipe, without, seed))
     except NotReplayable:
         return None
-    return vector_for
 
 
 def _always(vector: SteeringVector) -> VectorFor:

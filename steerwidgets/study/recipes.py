@@ -43,34 +43,32 @@ class Replayer:
 
     def __init__(self, model: SteeredModel) -> None:
         self.model = model
-        self._read: dict[tuple[str, str, Read], Tensor] = {}
+        self._read: dict[tuple[str, str, Read, str], Tensor] = {}
 
-    def __call__(
-        self, recipe: Recipe, without: Collection[str] = (), signs: torch.Generator | None = None
-    ) -> SteeringVector:
+    def __call__(self, recipe: Recipe, without: Collection[str] = (), shuffle: int | None = None) -> SteeringVector:
         """Make a recipe's vector.
 
         Args:
             recipe: what `SteeringVector.recipe` holds.
             without: prompts to leave out, in pairs where the recipe pairs them.
-            signs: swap positive and negative in a random half of the pairs (of each set, where they are not
-                paired): the null of "shuffled pairs". Permuting *partners* would leave a mean difference
-                unchanged, and be no control at all.
+            shuffle: a seed; swaps positive and negative in a random half of the pairs (of each set, where they
+                are not paired), and in whatever was chosen by comparing the two sets: the null of "shuffled
+                pairs". Permuting *partners* would leave a mean difference unchanged, and be no control at all.
 
         Raises:
-            NotReplayable: the vector was not made by this library, nothing is left of its prompts, or signs
-                are asked of a set without negatives.
+            NotReplayable: the vector was not made by this library or was made with another model, nothing is
+                left of its prompts, or a set without negatives is to be shuffled.
         """
         construction = recipe["construction"]
         if construction == "contrast":
-            return self._contrast(recipe, frozenset(without), signs)
+            return self._contrast(recipe, frozenset(without), shuffle)
         if construction == "sum":
-            terms = [term["multiplier"] * self._inner(term, without, signs) for term in recipe["terms"]]
+            terms = [term["multiplier"] * self._inner(term, without, shuffle) for term in recipe["terms"]]
             total = terms[0]
             for term in terms[1:]:
                 total = total + term
             return replace(total, recipe=recipe)
-        vector = self._inner(recipe, without, signs)
+        vector = self._inner(recipe, without, shuffle)
         match construction:
             case "unit":
                 return vector.unit()
@@ -81,31 +79,33 @@ class Replayer:
             case "drop":
                 return vector.drop(recipe["features"])
             case "distinct":
-                kept = self._distinct(recipe, frozenset(without))
+                kept = self._distinct(recipe, frozenset(without), shuffle)
                 return replace(vector.keep(kept), recipe=recipe)
         raise NotReplayable(f"the construction {construction!r} is not known to this version.")
 
-    def _inner(self, recipe: Recipe, without: Collection[str], signs: torch.Generator | None) -> SteeringVector:
+    def _inner(self, recipe: Recipe, without: Collection[str], shuffle: int | None) -> SteeringVector:
         if recipe["of"] is None:
             raise NotReplayable("the vector was given as numbers, without a recipe, and cannot be made again.")
-        return self(recipe["of"], without, signs)
+        return self(recipe["of"], without, shuffle)
 
-    def _contrast(self, recipe: Recipe, without: frozenset[str], signs: torch.Generator | None) -> SteeringVector:
-        positive, negative = recipe["positive"], recipe["negative"]
-        if negative is None:
-            if signs is not None:
+    def _contrast(self, recipe: Recipe, without: frozenset[str], shuffle: int | None) -> SteeringVector:
+        self._check_origin(recipe)
+        if recipe["negative"] is None:
+            if shuffle is not None:
                 raise NotReplayable("a set without negatives has no pairs to shuffle.")
-            kept = [p for p in positive if p not in without]
-            values = self._reads(_some(kept), recipe).mean(0)
-        elif recipe["paired"]:
-            a, b = _sides(recipe, without)
-            difference = self._reads(a, recipe) - self._reads(b, recipe)
-            values = (_signs(len(a), signs)[:, None] * difference).mean(0)
+            values = self._reads(_some([p for p in recipe["positive"] if p not in without]), recipe).mean(0)
         else:
-            a, b = _sides(recipe, without)
-            values = (_signs(len(a), signs)[:, None] * self._reads(a, recipe)).mean(0)
-            values = values - (_signs(len(b), signs)[:, None] * self._reads(b, recipe)).mean(0)
+            a, b = _sides(recipe, without, shuffle)
+            values = self._reads(a, recipe).mean(0) - self._reads(b, recipe).mean(0)
         return self._vector(values, recipe)
+
+    def _check_origin(self, recipe: Recipe) -> None:
+        sae = self.model.sae.name if self.model.sae is not None else None
+        if recipe["model"] != self.model.name or (recipe["sae"] is not None and recipe["sae"] != sae):
+            raise NotReplayable(
+                f"the vector was made with {recipe['model']} and the SAE {recipe['sae']}; here are "
+                f"{self.model.name} and {sae}, which would make another vector."
+            )
 
     def _vector(self, values: Tensor, recipe: Recipe) -> SteeringVector:
         name = recipe["name"]
@@ -116,13 +116,13 @@ class Replayer:
         direction = sae.decode_direction(values.to(sae.W_dec)).cpu()
         return SteeringVector(direction, recipe["hook"], name, values, recipe, rows)
 
-    def _distinct(self, recipe: Recipe, without: frozenset[str]) -> list[int]:
+    def _distinct(self, recipe: Recipe, without: frozenset[str], shuffle: int | None) -> list[int]:
         made = next(contrasts(recipe["of"]), None)
         if made is None or made["negative"] is None:
             raise NotReplayable("distinct features need a contrast of two prompt sets.")
         in_sae = {**made, "space": "sae"}
         tops = []
-        for prompts in _sides(made, without):
+        for prompts in _sides(made, without, shuffle):
             means = self._reads(prompts, in_sae).mean(0)
             values, ids = means.topk(min(recipe["k"], means.numel()))
             tops.append(set(ids[values > 0].tolist()))
@@ -130,41 +130,40 @@ class Replayer:
 
     def _reads(self, prompts: Sequence[str], recipe: Recipe) -> Tensor:
         """Activations or features of prompts, [n, d]."""
-        space, read = recipe["space"], recipe["read"]
-        new = [p for p in dict.fromkeys(prompts) if (p, space, read) not in self._read]
+        space, read, hook = recipe["space"], recipe["read"], recipe["hook"]
+        new = [p for p in dict.fromkeys(prompts) if (p, space, read, hook) not in self._read]
         if new:
-            if space == "sae":
-                values = self.model.features(new, read)
-            else:
-                values = self.model.activations(new, read, recipe["hook"])
-            self._read |= {(p, space, read): value for p, value in zip(new, values, strict=True)}
-        return torch.stack([self._read[p, space, read] for p in prompts])
+            values = self.model.features(new, read) if space == "sae" else self.model.activations(new, read, hook)
+            self._read |= {(p, space, read, hook): value for p, value in zip(new, values, strict=True)}
+        return torch.stack([self._read[p, space, read, hook] for p in prompts])
 
 
-def _signs(n: int, generator: torch.Generator | None) -> Tensor:
-    """Ones; or with a generator as many +1 as -1 in random order, and one 0 if n is odd.
+def _sides(recipe: Recipe, without: Collection[str], shuffle: int | None) -> tuple[list[str], list[str]]:
+    """Positive and negative prompts without some; where they are paired, a prompt takes its partner along.
 
-    The balance matters: with six of eight signs alike, the "shuffled" mean is half the vector itself, and scaled
-    to its norm no control.
+    Shuffled, exactly half of the pairs change sides, and of an odd number one is left out. The balance matters:
+    with six of eight pairs alike, the "shuffled" mean is half the vector itself, and scaled to its norm no control.
     """
-    if generator is None:
-        return torch.ones(n)
-    half = n // 2
-    signs = torch.cat([torch.ones(half), -torch.ones(half), torch.zeros(n % 2)])
-    return signs[torch.randperm(n, generator=generator)]
-
-
-def _sides(recipe: Recipe, without: Collection[str]) -> tuple[list[str], list[str]]:
-    """Positive and negative prompts without some; where they are paired, a prompt takes its partner along."""
     positive, negative = recipe["positive"], recipe["negative"]
     if recipe["paired"]:
         left = [pair for pair in zip(positive, negative, strict=True) if not set(without) & set(pair)]
         positive, negative = [p for p, _ in left], [n for _, n in left]
-    a, b = (_some([p for p in side if p not in without]) for side in (positive, negative))
-    return list(a), list(b)
+    a, b = ([p for p in side if p not in without] for side in (positive, negative))
+    if shuffle is not None:
+        generator = torch.Generator().manual_seed(shuffle)
+        order = torch.randperm(len(a), generator=generator).tolist()
+        other = order if recipe["paired"] else torch.randperm(len(b), generator=generator).tolist()
+        half, other_half = len(a) // 2, len(b) // 2
+        stay, go = order[:half], order[half : 2 * half]
+        other_stay, come = other[:other_half], other[other_half : 2 * other_half]
+        a, b = [a[i] for i in stay] + [b[i] for i in come], [b[i] for i in other_stay] + [a[i] for i in go]
+    return list(_some(a)), list(_some(b))
 
 
 def _some(prompts: Sequence[Any]) -> Sequence[Any]:
     if not prompts:
-        raise NotReplayable("no source prompt is left when those that are scored are taken out.")
+        raise NotReplayable(
+            "no source prompt is left when those that hold a scored prompt or its answer are taken out; build the "
+            'vector from more prompts, or give leave_out="prompt".'
+        )
     return prompts

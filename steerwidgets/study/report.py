@@ -102,8 +102,7 @@ def add_sweep(page: Page, name: str, result: SweepResult) -> None:
     page.figure(accuracy_bars(result), f"{name}: held-out accuracy of each vector, by task, with null bands", 720)
     page.table(
         accuracy_table(result),
-        "Held-out accuracy (and the 95 % band of random directions of the same norm). Each item is scored at the "
-        "multiplier that does best on the other items of its task, with vectors built without it.",
+        f"Held-out accuracy (and the range of random directions of the same norm). {_held_out(result)}",
     )
     columns = [
         "task",
@@ -138,6 +137,17 @@ def add_sweep(page: Page, name: str, result: SweepResult) -> None:
         page.table(answers, fold=title, digits=3)
 
 
+def _held_out(result: SweepResult) -> str:
+    """What "held out" means for this sweep."""
+    built = {
+        "overlap": "with vectors built without the prompts that are the item's own or say its answer",
+        "prompt": "with vectors built without the item's own prompt",
+    }.get(str(result.about.get("leave_out")), "with vectors that may have been built from the item itself")
+    text = f"Each item is scored at the multiplier that does best on the other items of its task, {built}."
+    unknown = result.about.get("sources_unknown")
+    return text + (f" Not known, for want of a recipe: {', '.join(unknown)}." if unknown else "")
+
+
 def add_comparison(page: Page, name: str, comparison: FeatureComparison, rows: int = 20) -> None:
     """A comparison: counts, map with its separation test, strongest features."""
     page.heading(name)
@@ -155,7 +165,7 @@ def add_comparison(page: Page, name: str, comparison: FeatureComparison, rows: i
 
 
 def accuracy_table(result: SweepResult) -> pd.DataFrame:
-    """Vectors x tasks as text: accuracy, and the null band in brackets."""
+    """Vectors x tasks as text: accuracy, and the range of the random directions in brackets."""
     summary = result.summary()
     summary["cell"] = [
         f"{a:.2f}" if np.isnan(low) else f"{a:.2f} ({low:.2f}–{high:.2f})"

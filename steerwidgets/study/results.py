@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,8 +71,9 @@ class SweepResult:
         """One row a vector and task: accuracy, its 95 % interval, and every control beside it.
 
         Columns: task, vector, n, accuracy, low, high (Wilson score interval), multiplier (most often chosen),
-        p_answer, logit_diff, unsteered, reconstruction, then for each kind of null its mean and the band that
-        holds 95 % of its draws, and p (one-tailed, against the random directions).
+        p_answer, logit_diff, unsteered, reconstruction, then for each kind of null its mean and the range of its
+        draws, and p: one-tailed, the share of random directions that do as well *at the vector's multipliers*, which
+        were chosen for the vector; (1 + count) / (1 + draws), not corrected for the number of rows.
         """
         scored = self._scored("held-out")
         rows = []
@@ -88,7 +89,7 @@ class SweepResult:
             for kind in NULLS:
                 null = self.null(str(vector), str(task), kind)
                 row |= {kind: null.mean() if len(null) else np.nan}
-                row |= {f"{kind} low": _quantile(null, 0.025), f"{kind} high": _quantile(null, 0.975)}
+                row |= {f"{kind} low": _end(null, np.min), f"{kind} high": _end(null, np.max)}
                 if kind == "random":
                     row["p"] = (1 + (null >= right / n - 1e-12).sum()) / (1 + len(null)) if len(null) else np.nan
             rows.append(row)
@@ -105,21 +106,40 @@ class SweepResult:
 
         One row a vector and multiplier, over the unrelated prompts: `captured`, the share whose next token became
         an answer of the suite; `changed`, the share whose next token is another than without steering; `kl`, the
-        mean divergence from the unsteered next-token distribution, in nats.
+        mean divergence from the unsteered next-token distribution, in nats; and the same of the random directions,
+        at the multiplier that they ran at (nan at the others).
         """
         cells = self.cells[self.cells["task"] == OFF_TARGET]
         plain = cells[cells["control"] == "unsteered"].set_index("prompt")["top_token"]
-        steered = cells[cells["control"] == "none"]
-        steered = steered.assign(changed=steered["top_token"] != steered["prompt"].map(plain))
-        grouped = steered.groupby(["vector", "multiplier"], sort=False)
-        return grouped.agg(captured=("correct", "mean"), changed=("changed", "mean"), kl=("kl", "mean")).reset_index()
+        cells = cells.assign(changed=cells["top_token"] != cells["prompt"].map(plain))
+        keys = ["vector", "multiplier"]
+
+        def means(control: str) -> pd.DataFrame:
+            grouped = cells[cells["control"] == control].groupby(keys, sort=False)
+            return grouped.agg(captured=("correct", "mean"), changed=("changed", "mean"), kl=("kl", "mean"))
+
+        return means("none").join(means("random").add_suffix(" random")).reset_index()
 
     def best(self) -> pd.DataFrame:
-        """The vector with the highest held-out accuracy for each task (ties: higher p_answer)."""
-        summary = self.summary()
-        ranked = summary.sort_values(["accuracy", "p_answer"], ascending=False, kind="stable").drop_duplicates("task")
-        columns = ["task", "vector", "multiplier", "accuracy", "low", "high", "n", "unsteered", "random", "p"]
-        return ranked.set_index("task").loc[summary["task"].unique()].reset_index()[columns]
+        """How well one does for each task by choosing a vector: chosen for each item on the task's *other* items.
+
+        The best of several vectors on the very items that are reported would be too high, as the best multiplier
+        would. Columns: task, vector (most often chosen), accuracy, low, high (Wilson), n, unsteered.
+        """
+        scored = self._scored("held-out")
+        rows = []
+        for task, cells in scored.groupby("task", sort=False):
+            right, names = [], []
+            for prompt in cells["prompt"].unique():
+                rest = cells[cells["prompt"] != prompt]
+                mean = (rest if len(rest) else cells).groupby("vector", sort=False)[["correct", "p_answer"]].mean()
+                names.append(mean.sort_values(["correct", "p_answer"], ascending=False, kind="stable").index[0])
+                own = cells[(cells["prompt"] == prompt) & (cells["vector"] == names[-1])]
+                right.append(bool(own["correct"].any()))
+            low, high = _wilson(sum(right), len(right))
+            common, unsteered = pd.Series(names).mode().iloc[0], self._plain("unsteered", task)
+            rows.append((task, common, sum(right) / len(right), low, high, len(right), unsteered))
+        return pd.DataFrame(rows, columns=["task", "vector", "accuracy", "low", "high", "n", "unsteered"])
 
     def answers(self, task: str, vector: str) -> pd.DataFrame:
         """Prompt by prompt: unsteered and steered answer beside the expected one.
@@ -240,5 +260,5 @@ def _wilson(right: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def _quantile(values: np.ndarray, q: float) -> float:
-    return float(np.quantile(values, q)) if len(values) else float("nan")
+def _end(values: np.ndarray, end: Callable[[np.ndarray], Any]) -> float:
+    return float(end(values)) if len(values) else float("nan")

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, bind_adds
-from steerwidgets.core.positions import Positions
+from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
-from steerwidgets.study.controls import Variant, controls_for, held_out, reconstruction
-from steerwidgets.study.recipes import Replayer
+from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction
+from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
 from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
 from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, score_item, task_items
@@ -43,15 +43,16 @@ def sweep(
     seed: int = 0,
     progress: Progress | None = None,
     draws: int = 20,
-    leave_out: bool = True,
+    leave_out: LeaveOut = "overlap",
     stop: Callable[[], bool] | None = None,
     memory: float = 2.0,
 ) -> SweepResult:
     """Steer every prompt of a suite with every vector at every multiplier, and score it honestly.
 
-    Nothing that built a vector, or chose its multiplier, is scored: where a scored prompt is among a vector's
-    own source prompts, the vector is made again without it; and each item's multiplier is the one that does
-    best on the *other* items of its task. Controls run at that same multiplier, on the same items.
+    Nothing that built a vector, or chose its multiplier, is scored: an item is scored with the vector made again
+    without the source prompts that are the item's prompt or say its answer, and without their partners; and at the
+    multiplier that does best on the *other* items of its task. Controls run at that same multiplier, on the same
+    items; they do not choose one of their own.
 
     Args:
         suite: what to ask.
@@ -63,7 +64,9 @@ def sweep(
             off-target prompts.
         progress: called with (cells done, cells in all, what is running).
         draws: random directions a vector; a quarter as many shuffled pairs and random features.
-        leave_out: False scores vectors on prompts that built them, as published studies have done.
+        leave_out: `"overlap"` as above; `"prompt"` leaves out the scored prompt and its partner only; False scores
+            vectors on prompts that built them, as published studies have done. What cannot be known is listed in
+            `about["sources_unknown"]`: vectors given as numbers, without a recipe.
         stop: asked between batches; True ends the sweep and keeps what is finished.
         memory: GiB that the sweep may take besides the model. Half is for what prompts share, which is computed
             again where it does not fit, half for the batches, which become smaller.
@@ -92,21 +95,25 @@ def sweep(
         raise ValueError(f"draws={draws} is out of range; give 1 or more (20 give p-values down to 0.048).")
     if memory <= 0:
         raise ValueError(f"memory={memory} is out of range; give the GiB that the sweep may take.")
+    if leave_out not in ("overlap", "prompt", False):
+        raise ValueError(f'leave_out={leave_out!r} is not understood; give "overlap", "prompt" or False.')
+    items = [item for task in suite for item in task_items(model, task)]
+    _check_positions(model, positions, items)
+    if controls:
+        unrelated = off_target_items(model, OFF_TARGET, items)
+        items += [item for item in unrelated if _fits(model, positions, item)]
     replayer = Replayer(model)
     studied = []
     for name, given in vectors.items():
         add = given if isinstance(given, Add) else Add(given)
         model.bind(add)
         add = replace(add, positions=positions)
-        studied.append(Variant(name, "none", 0, add, held_out(model, add, replayer, leave_out)))
-    items = [item for task in suite for item in task_items(model, task)]
-    if controls:
-        items += off_target_items(model, OFF_TARGET, items)
+        studied.append(Variant(name, "none", 0, add, held_out(add, items, replayer, leave_out)))
 
     run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None), memory * GIB / 2)
     n = len(items)
     standing_in = [
-        (variant, list(controls_for(model, variant, replayer, draws, seed, leave_out)) if controls else [])
+        (variant, list(controls_for(model, variant, items, replayer, draws, seed, leave_out)) if controls else [])
         for variant in studied
     ]
     reconstructed = controls and model.sae is not None
@@ -128,9 +135,26 @@ def sweep(
         "seed": seed,
         "draws": draws if controls else 0,
         "leave_out": leave_out,
+        "sources_unknown": [v.vector for v in studied if not source_prompts(v.add.vector.recipe)],
         "finished": not run.stopped,
     }
     return SweepResult(run.table(), about)
+
+
+def _check_positions(model: SteeredModel, positions: Positions, items: Sequence[Item]) -> None:
+    """Ask for every item's positions before anything runs."""
+    for item in items:
+        batch = model.pad([item.tokens])
+        position_mask(positions, batch.index, batch.lengths)
+
+
+def _fits(model: SteeredModel, positions: Positions, item: Item) -> bool:
+    """Whether a prompt is long enough for the positions."""
+    try:
+        _check_positions(model, positions, [item])
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass
@@ -236,7 +260,8 @@ class _Run:
             yield _Chunk(rows, trunk)
 
     def _batch_size(self, variant: Variant, chunk: _Chunk) -> int:
-        row = chunk.trunk.row_bytes(variant.add.positions, self._last(chunk))
+        sae = self.model.sae if variant.add.space == "sae" else None
+        row = chunk.trunk.row_bytes(variant.add.positions, self._last(chunk), 0 if sae is None else sae.d_sae)
         return max(1, min(MAX_ROWS, int(self.budget // row)))
 
     def _last(self, chunk: _Chunk) -> int:
