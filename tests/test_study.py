@@ -17,6 +17,7 @@ from pandas.testing import assert_frame_equal
 
 import steerwidgets as sw
 from steerwidgets.study.results import COLUMNS
+from steerwidgets.study.statistics import cliffs_delta
 
 HOOK = "blocks.2.hook_resid_post"
 A = ["one, two, three,", "four, five", "six, seven, eight, nine", "ten"]
@@ -1292,7 +1293,7 @@ def test_source_prompts_that_say_the_answer_are_left_out(llama):
     table = sw.sweep(llama.model, suite, {"v": vector}, [1.0], "all", controls=False).table
     for prompt, (word, _) in zip(task.prompts, task.answers, strict=True):
         left = [(t, s) for t, s in zip(target, source, strict=True) if s != prompt and word not in t]
-        assert 2 <= len(left) < 7
+        assert 2 <= len(left) < 8
         by_hand = sw.contrast(llama.model, [t for t, _ in left], [s for _, s in left], read="mean")
         expected = llama.model.logits(prompt, [sw.Add(by_hand, 1.0, "all")])[0]
         got = table[(table["vector"] == "v") & (table["prompt"] == prompt)]["top_token"].item()
