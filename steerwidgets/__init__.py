@@ -23,6 +23,7 @@ _NAMES = {
     "FeatureComparison": "steerwidgets.study.compare",
     "contrast": "steerwidgets.study.contrast",
     "keep_distinct": "steerwidgets.study.contrast",
+    "feature_table": "steerwidgets.study.contrast",
     "dose_response": "steerwidgets.study.dose",
     "Task": "steerwidgets.study.tasks",
     "TaskSuite": "steerwidgets.study.tasks",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from steerwidgets.study.compare import FeatureComparison as FeatureComparison
     from steerwidgets.study.compare import compare as compare
     from steerwidgets.study.contrast import contrast as contrast
+    from steerwidgets.study.contrast import feature_table as feature_table
     from steerwidgets.study.contrast import keep_distinct as keep_distinct
     from steerwidgets.study.dose import dose_response as dose_response
     from steerwidgets.study.results import SweepResult as SweepResult

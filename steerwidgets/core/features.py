@@ -51,6 +51,10 @@ class FeatureSet:
         """The ids, int64 [n_features]."""
         return torch.tensor(self.ids, dtype=torch.long)
 
+    def __repr__(self) -> str:
+        shown = ", ".join(map(str, self.ids[:8])) + (", ..." if len(self.ids) > 8 else "")
+        return f"FeatureSet({self.name!r}, {len(self.ids)} features: {shown})"
+
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids)
 

@@ -63,6 +63,9 @@ class SAE:
         if self.activation == "topk" and not self.k:
             raise ValueError(f"{self.name}: a topk SAE needs k.")
 
+    def __repr__(self) -> str:
+        return f"SAE({self.name!r}, {self.hook}, {self.d_model} to {self.d_sae}, {self.activation})"
+
     @property
     def d_model(self) -> int:
         return self.W_dec.shape[1]

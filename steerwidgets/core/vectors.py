@@ -74,6 +74,10 @@ class SteeringVector:
             if tuple(self.rows.shape) != wanted:
                 raise ValueError(f"rows of {self.name!r} has shape {tuple(self.rows.shape)}; it must be {wanted}.")
 
+    def __repr__(self) -> str:
+        features = "" if self.coefficients is None else f", {len(self.features)} features"
+        return f"SteeringVector({self.name!r}, {self.hook}, norm {self.norm:.1f}{features})"
+
     @property
     def norm(self) -> float:
         """Euclidean length of the direction."""
@@ -152,6 +156,10 @@ class SteeringVector:
             ValueError: no SAE, or one of another width or hook point.
         """
         sae: Any = getattr(model, "sae", model)
+        if isinstance(sae, str):
+            raise TypeError(
+                f"decompose needs a model or an SAE first; found {sae!r}. Write vector.decompose(model, ...)."
+            )
         if sae is None:
             raise ValueError(
                 "decompose needs an SAE, and got a model without one; give sw.load(..., sae=...), or the SAE."

@@ -71,16 +71,20 @@ def bundled_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 @contextmanager
 def _one_reader() -> Iterator[None]:
-    """Parse the GGUF file once: transformers opens it for the tokenizer, the config and the weights.
+    """Parse the GGUF file once, and quietly.
 
-    Each time costs 3 to 10 seconds, since the reader walks through the vocabulary and the merges in Python.
+    transformers opens it for the tokenizer, the config and the weights; each time costs 3 to 10 seconds, since the
+    reader walks through the vocabulary and the merges in Python. Its progress bar knows no switch.
     """
     import gguf as module
+    from transformers import modeling_gguf_pytorch_utils as loading
 
     gguf: Any = module
     reader = gguf.GGUFReader
+    tqdm = loading.tqdm
     gguf.GGUFReader = functools.cache(reader)
+    loading.tqdm = functools.partial(tqdm, disable=True)
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        gguf.GGUFReader, loading.tqdm = reader, tqdm

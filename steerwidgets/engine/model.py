@@ -51,6 +51,9 @@ class Generation:
     logprobs: tuple[float, ...]
     finished: bool = True
 
+    def __str__(self) -> str:
+        return self.prompt + self.text
+
 
 class SteeredModel:
     """A causal language model with an SAE at one hook point; made by `sw.load`.
@@ -288,7 +291,7 @@ class SteeredModel:
         edits: list[PlacedEdit] = []
         for intervention in listed:
             if not isinstance(intervention, Intervention):
-                raise TypeError(f"{intervention!r} is not an intervention; give sw.Add, sw.Ablate or sw.Clamp.")
+                raise TypeError(f"{intervention!r} is no intervention; give sw.Add(vector), sw.Ablate or sw.Clamp.")
             hook = self.traces.check(intervention.hook(self.sae))
             if hook.site == "hook_resid_mid":
                 # The block adds the unedited stream again after its MLP: an edit here would reach the MLP alone.

@@ -42,13 +42,20 @@ class FeatureComparison:
     read: Read
     seed: int = 0
 
+    def __repr__(self) -> str:
+        columns = ["feature", "label", "group", "mean_a", "mean_b", "effect", "q"]
+        table = self.table[columns].head(10).to_string(index=False, max_colwidth=40, float_format="{:.3g}".format)
+        return f"{len(self.a)} prompts (A) and {len(self.b)} (B), {len(self.table)} features fire\n{table}"
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row for each feature that fires on any prompt, strongest difference first.
 
-        Columns: feature, label, group ("A only", "B only", "both", or "" outside both top k), mean_a, mean_b,
-        difference (a - b), freq_a, freq_b (share of prompts), effect (Cliff's delta, in [-1, 1]), p (permutation
-        of prompt labels, two-sided), q (Benjamini-Hochberg over the features in the table).
+        Columns: feature, label, group ("A only": in A's top k and not in B's, though it may fire there; "B only",
+        "both", or "" outside both), mean_a, mean_b, difference (a - b), freq_a, freq_b (share of prompts), effect
+        (Cliff's delta, in [-1, 1]), p (permutation of prompt labels, two-sided), q (Benjamini-Hochberg over the
+        features in the table). Prompts that share words, as windows of one list do, are not independent: p is then
+        too small.
         """
         from scipy.stats import false_discovery_control
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
+import pandas as pd
+
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Space
 from steerwidgets.core.vectors import SteeringVector
@@ -83,6 +85,23 @@ def keep_distinct(model: SteeredModel, vector: SteeringVector, k: int = 50) -> S
     """
     recipe = {"construction": "distinct", "k": k, "of": vector.recipe}
     return replace(Replayer(model)(recipe), name=f"{vector.name}, distinct features")
+
+
+def feature_table(model: SteeredModel, vector: SteeringVector) -> pd.DataFrame:
+    """What a vector is made of: feature, label, coefficient (signed), share of the squared coefficients.
+
+    Largest first; the coefficients are in the SAE's activation units.
+
+    Raises:
+        ValueError: the vector has no coefficients; `vector.decompose(model)` gives it some.
+    """
+    if vector.coefficients is None:
+        raise ValueError(f"{vector.name!r} has no SAE coefficients; call vector.decompose(model) first.")
+    ids = list(vector.features)
+    values = vector.coefficients[ids]
+    labels = [str(model.labels.get(i, "")) for i in ids]
+    share = (values.square() / values.square().sum()).tolist()
+    return pd.DataFrame({"feature": ids, "label": labels, "coefficient": values.tolist(), "share": share})
 
 
 def _brief(prompts: Sequence[str]) -> str:

@@ -238,7 +238,7 @@ def write_demo_report(model: SteeredModel, result: DemoResult, out: Path) -> Pat
         "Layer, reading, positions and prompt formats were chosen on these very sequences before; only vectors and "
         "multipliers are held out here.", note=True,
     )  # fmt: skip
-    add_comparison(page, "Number words against months", result.comparison)
+    add_comparison(page, "Number words (A) against months (B)", result.comparison)
     for name, found in result.sweeps.items():
         add_sweep(page, name.capitalize(), found)
     if not result.published.empty:

@@ -38,6 +38,9 @@ class DoseResponse:
     tokens: tuple[tuple[str, ...], ...]
     kl: Tensor
 
+    def __repr__(self) -> str:
+        return f"DoseResponse({self.prompt!r}, {len(self.multipliers)} multipliers, {self.ids.shape[1]} tokens each)"
+
     def at(self, multiplier: float) -> pd.DataFrame:
         """The distribution at the stop nearest to `multiplier`: rank, token, prob."""
         stop = int(np.abs(np.asarray(self.multipliers) - multiplier).argmin())

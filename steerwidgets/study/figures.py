@@ -71,7 +71,7 @@ def accuracy_bars(result: SweepResult) -> go.Figure:
             figure.add_vline(x=unsteered, line_dash="dot", line_width=1.5, line_color="rgba(128,128,128,0.9)", **at)
     figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], gridcolor=GRID_COLOUR, zeroline=False)
     figure.update_yaxes(showgrid=False, ticksuffix="  ")
-    height = 90 + rows * (80 + 26 * len(vectors))
+    height = 90 + rows * (80 + 26 * max(4, len(vectors)))
     return _styled(figure, height).update_layout(barmode="overlay", legend={"y": -0.06})
 
 

@@ -105,28 +105,26 @@ def add_sweep(page: Page, name: str, result: SweepResult) -> None:
         f"Held-out accuracy (and the range of random directions of the same norm). {_held_out(result)}",
     )
     columns = [
-        "task",
-        "vector",
-        "n",
-        "accuracy",
-        "low",
-        "high",
-        "multiplier",
-        "p_answer",
-        "logit_diff",
-        "unsteered",
-        "reconstruction",
-        "random",
-        "shuffled pairs",
-        "random features",
-        "p",
+        *("task", "vector", "accuracy", "low", "high", "n", "p", "unsteered", "random", "shuffled pairs"),
+        *("random features", "reconstruction", "multiplier", "p_answer", "logit_diff"),
     ]
     page.table(result.summary()[columns], fold="Every control, task by task")
+    draws = int(result.about.get("draws") or 0)
+    if draws:
+        page.text(
+            f"p is the share of random directions that do as well at the vector's own multipliers; {draws} draws "
+            f"cannot give less than {1 / (1 + draws):.2g}. It is not corrected for the number of rows.", note=True,
+        )  # fmt: skip
     if not result.off_target().empty:
         page.heading("Off-target prompts", 3)
+        off = result.off_target()
+        used = result.summary()["multiplier"].mode().iloc[0]
+        at = off[off["multiplier"] == used]
         page.text(
-            "Unrelated prompts under the same vectors. A vector that acts on its task leaves them alone; captured is "
-            "the share whose next token became an answer of the suite.", note=True,
+            "Unrelated prompts under the same vectors; one that acts on its task alone would leave them as they are. "
+            f"At multiplier {used:g}, the one chosen most, the next token of {at['changed'].min():.0%} to "
+            f"{at['changed'].max():.0%} of them changes, and {at['captured'].max():.0%} at most become an answer of "
+            "the suite.", note=True,
         )  # fmt: skip
         page.figure(off_target_curves(result), f"{name}: divergence on unrelated prompts by multiplier")
         page.table(result.off_target(), fold="The same in numbers")

@@ -40,6 +40,11 @@ class SweepResult:
     cells: pd.DataFrame
     about: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        columns = ["task", "vector", "accuracy", "low", "high", "n", "unsteered", "random", "p"]
+        table = self.summary()[columns].to_string(index=False, max_colwidth=40, float_format="{:.2f}".format)
+        return f"{len(self.cells):,} cells at {self.about.get('hook')}; held-out accuracy:\n{table}"
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """Tidy cells with their split.

@@ -35,6 +35,9 @@ class NullTest:
         at_least = int((null >= score - tolerance * max(1.0, abs(score))).sum())
         return cls(float(score), (1 + at_least) / (1 + len(null)), null, seed)
 
+    def __repr__(self) -> str:
+        return f"NullTest(score={self.score:.4g}, p={self.p_value:.3g}, {len(self.null):,} permutations)"
+
     @property
     def effect(self) -> float:
         spread = float(self.null.std())

@@ -107,6 +107,9 @@ class TaskSuite:
             )
         object.__setattr__(self, "tasks", tasks)
 
+    def __repr__(self) -> str:
+        return f"TaskSuite({', '.join(f'{task.name!r} ({len(task)})' for task in self.tasks)})"
+
     def __iter__(self) -> Iterator[Task]:
         return iter(self.tasks)
 
