@@ -70,8 +70,18 @@ class Add:
         return bind_adds([self], sae)
 
 
+class _OnFeatures:
+    """Where an edit of features takes place."""
+
+    at: HookPoint | str | None
+
+    def hook(self, sae: SAE | None = None) -> HookPoint:
+        """The hook point edited: `at`, or the SAE's own."""
+        return HookPoint.parse(self.at or _needed(sae, type(self).__name__).hook)
+
+
 @dataclass(frozen=True)
-class Ablate:
+class Ablate(_OnFeatures):
     """Remove features: x - sum over F of f_i W_i, the error term kept.
 
     `at` moves the edit to another hook point than the SAE's own, for instance to every layer in turn.
@@ -85,10 +95,6 @@ class Ablate:
         check_positions(self.positions)
         object.__setattr__(self, "features", FeatureSet.of(self.features))
 
-    def hook(self, sae: SAE | None = None) -> HookPoint:
-        """The hook point edited: `at`, or the SAE's own."""
-        return HookPoint.parse(self.at or _needed(sae, type(self).__name__).hook)
-
     def bind(self, sae: SAE | None) -> Edit:
         """This intervention as a function of tensors.
 
@@ -99,7 +105,7 @@ class Ablate:
 
 
 @dataclass(frozen=True)
-class Clamp:
+class Clamp(_OnFeatures):
     """Set features to a value: x + sum over F of (value - f_i) W_i, the error term kept.
 
     `value` is in the SAE's activation units, one number for all features or one each.
@@ -126,10 +132,6 @@ class Clamp:
             )
         object.__setattr__(self, "value", values[0] if len(values) == 1 else values)
 
-    def hook(self, sae: SAE | None = None) -> HookPoint:
-        """The hook point edited: `at`, or the SAE's own."""
-        return HookPoint.parse(self.at or _needed(sae, type(self).__name__).hook)
-
     def bind(self, sae: SAE | None) -> Edit:
         """This intervention as a function of tensors.
 
@@ -145,12 +147,15 @@ Intervention = Add | Ablate | Clamp
 def bind_adds(adds: Sequence[Add], sae: SAE | None) -> Edit:
     """One edit for n rows of a batch, row i under `adds[i]`; a single `Add` binds for every row.
 
-    All share space, error term and clamp. Without a clamp and with the error term kept the residual form runs.
+    Without a clamp and with the error term kept the residual form runs.
 
     Raises:
-        ValueError: space "sae" without an SAE, or with one of another size or hook point.
+        ValueError: the rows differ in space, error term or clamp; space "sae" without an SAE, or with one of another
+            size or hook point.
     """
     first = adds[0]
+    if len({(add.space, add.error_term, add.clamp) for add in adds}) > 1:
+        raise ValueError("the rows of one batch must share space, error term and clamp.")
     m = torch.tensor([add.multiplier for add in adds])[:, None]
 
     def by_row(values: Tensor) -> Tensor:
