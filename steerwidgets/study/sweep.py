@@ -15,7 +15,7 @@ from steerwidgets.core.interventions import Add, bind_adds
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Batch
-from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction
 from steerwidgets.study.recipes import Replayer, source_prompts
@@ -28,8 +28,6 @@ Progress = Callable[[int, int, str], Any]
 Job = tuple[Variant, Mapping[int, Sequence[float]]]
 # More rows than this make no product faster.
 MAX_ROWS = 512
-# Tokens of one trunk: rows of like length share one.
-MAX_TOKENS = 4096
 GIB = 2**30
 
 
@@ -161,6 +159,7 @@ def _fits(model: SteeredModel, positions: Positions, item: Item) -> bool:
 class _Cell:
     """One variant at one multiplier on one item, and the rows of a chunk that score it."""
 
+    order: int
     variant: Variant
     item: int
     multiplier: float
@@ -183,7 +182,7 @@ class _Run:
     ) -> None:
         self.model, self.rows, self.stop, self.progress, self.budget = model, rows, stop, progress, budget
         self.records: list[tuple[tuple[int, int], tuple[Any, ...]]] = []
-        self.variants: list[Variant] = []
+        self.variants = 0
         self.baseline: dict[int, Tensor] = {}
         self.done = self.total = 0
         self.stopped = False
@@ -200,24 +199,24 @@ class _Run:
 
     def cells(self, jobs: Sequence[Job]) -> None:
         """Compute variants, each at the multipliers of each item number; those added alike share batches."""
-        alike: dict[tuple[Any, ...], list[Job]] = {}
-        for variant, multipliers in jobs:
-            self.variants.append(variant)
+        alike: dict[tuple[Any, ...], list[tuple[int, Variant, Mapping[int, Sequence[float]]]]] = {}
+        for order, (variant, multipliers) in enumerate(jobs, start=self.variants):
             add = variant.add
             key = (HookPoint.parse(add.vector.hook), add.space, add.error_term, add.clamp)
-            alike.setdefault(key, []).append((variant, multipliers))
+            alike.setdefault(key, []).append((order, variant, multipliers))
+        self.variants += len(jobs)
         for (hook, *_), group in alike.items():
             for chunk in self._shared(hook):
                 owned: dict[int, list[int]] = {}
                 for r, row in enumerate(chunk.rows):
                     owned.setdefault(self.rows.owner[row], []).append(r)
                 cells = [
-                    _Cell(variant, item, m, rows)
-                    for variant, multipliers in group
+                    _Cell(order, variant, item, m, rows)
+                    for order, variant, multipliers in group
                     for item, rows in owned.items()
                     for m in multipliers[item]
                 ]
-                for part in _parts(cells, self._batch_size(group[0][0], chunk)):
+                for part in _parts(cells, self._batch_size(group[0][1], chunk)):
                     self.stopped = self.stopped or self.stop()
                     if self.stopped:
                         return
@@ -245,9 +244,7 @@ class _Run:
             if cell.variant.control == "unsteered" and item.off_target:
                 self.baseline[cell.item] = tables[0][0].clone()
             score = score_item(self.model, item, tables, self.baseline.get(cell.item))
-            self.records.append(
-                ((self.variants.index(cell.variant), cell.item), _record(item, cell.variant, cell.multiplier, score))
-            )
+            self.records.append(((cell.order, cell.item), _record(item, cell.variant, cell.multiplier, score)))
             self.done += 1
 
     def _shared(self, hook: HookPoint) -> Iterator[_Chunk]:
