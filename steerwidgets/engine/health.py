@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.layouts import blocks
-from steerwidgets.engine.partial import run_until
+from steerwidgets.engine.partial import run_through
 
 Level = Literal["green", "amber", "red"]
 HEALTH_TEXT = (
@@ -160,13 +160,13 @@ def health_of(module: Any, tokenizer: Any, hook: str, sae: SAE) -> Health:
     An SAE that records `health_variance_explained` in its metadata is also compared with that.
     """
     point = HookPoint.parse(hook)
-    hooks = {str(point): point}
+    hooks = [str(point)]
     for layer in (point.layer - 1, point.layer + 1):
         if 0 <= layer < len(blocks(module)) and point.site in ("hook_resid_pre", "hook_resid_post"):
-            hooks[f"blocks.{layer}.{point.site}"] = HookPoint(layer, point.site)
+            hooks.append(str(HookPoint(layer, point.site)))
     rows = [torch.tensor(tokenizer(text).input_ids) for text in HEALTH_TEXT]
     ids = pad_sequence(rows, batch_first=True).to(next(module.parameters()).device)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
-    found = {name: run_until(module, name, ids) for name in hooks}  # padding on the right: causal, so harmless
+    found = run_through(module, hooks, ids)  # padding on the right: causal, so harmless
     here = found.pop(str(point))
     return health(sae, here, mask, found, sae.metadata.get("health_variance_explained"))

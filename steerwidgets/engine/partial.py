@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,19 +19,31 @@ class _StopForward(Exception):
 
 def run_until(module: nn.Module, hook: str, windows: Tensor) -> Tensor:
     """The tensor at a hook point for token ids [batch, position]: [batch, position, d]; stops the forward there."""
-    caught: list[Tensor] = []
-    path, side = layout_of(module).locate(HookPoint.parse(hook), len(blocks(module)))
-    target = module.get_submodule(path)
+    return run_through(module, [hook], windows)[hook]
 
-    def keep(_module: nn.Module, args: Any, output: Any = None) -> None:
-        value = args if side == "input" else output
-        caught.append(value if torch.is_tensor(value) else value[0])
-        raise _StopForward
 
-    handle = target.register_forward_pre_hook(keep) if side == "input" else target.register_forward_hook(keep)
+def run_through(module: nn.Module, hooks: Sequence[str], windows: Tensor) -> dict[str, Tensor]:
+    """As `run_until`, at several hook points of one forward pass, which stops at the last."""
+    points = sorted(map(HookPoint.parse, hooks), key=lambda point: point.order)
+    layout, n_layers = layout_of(module), len(blocks(module))
+    caught: dict[str, Tensor] = {}
+    handles = []
+    for point in points:
+        path, side = layout.locate(point, n_layers)
+        target = module.get_submodule(path)
+
+        def keep(_module: nn.Module, args: Any, output: Any = None, name: str = str(point), side: str = side) -> None:
+            value = args if side == "input" else output
+            caught[name] = value if torch.is_tensor(value) else value[0]
+            if len(caught) == len(points):
+                raise _StopForward
+
+        register = target.register_forward_pre_hook if side == "input" else target.register_forward_hook
+        handles.append(register(keep))
     try:
         with torch.inference_mode(), suppress(_StopForward):
             module(input_ids=windows, use_cache=False)
     finally:
-        handle.remove()
-    return caught[0]
+        for handle in handles:
+            handle.remove()
+    return caught
