@@ -208,8 +208,9 @@ def test_activations_equal_hidden_states(tiny):
             for read, expected in (("last", hidden[-1]), ("mean", hidden[1:].mean(0)), (1, hidden[1])):
                 got = tiny.model.activations(PROMPTS, read, "blocks.2.hook_resid_post")[n]
                 assert (got - expected).abs().max() < TOLERANCE, read
-            features = encoded(tiny.model.sae, hidden)
-            assert (tiny.model.features(PROMPTS, "mean")[n] - features[1:].mean(0)).abs().max() < TOLERANCE
+            expected = encoded(tiny.model.sae, hidden)[1:].mean(0)
+            # Features reach 20 here, where float32 itself is coarser than it is at 1.
+            assert (tiny.model.features(PROMPTS, "mean")[n] - expected).abs().max() < TOLERANCE * expected.max()
 
 
 def test_every_site_reads_what_the_layer_computes(tiny):
