@@ -10,7 +10,10 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-BUNDLE = ("page.js", "page.css")
+BUNDLE = (
+    *("page.js", "page.css", "standalone.js", "widgets.css"),
+    *("comparator.js", "builder.js", "picker.js", "playground.js"),
+)
 REBUILD = "STEERWIDGETS_BUILD_JS"
 
 

@@ -10,13 +10,10 @@ import * as esbuild from "esbuild";
 const here = path.dirname(fileURLToPath(import.meta.url));
 const check = process.argv.includes("--check");
 
-// iife: the page carries its script inline, beside Plotly's, so no name of ours may become global.
-const { outputFiles } = await esbuild.build({
+const common = {
   absWorkingDir: here,
-  entryPoints: ["src/page.ts", "src/page.css"],
   outdir: "../steerwidgets/static",
   bundle: true,
-  format: "iife",
   // Browsers of 2023 on: without a list, esbuild would leave new CSS as it stands.
   target: ["es2022", "chrome115", "firefox115", "safari16.4"],
   minify: true,
@@ -24,11 +21,23 @@ const { outputFiles } = await esbuild.build({
   legalComments: "none",
   logLevel: "warning",
   write: !check,
-});
+};
+const built = await Promise.all([
+  // iife: a page carries its script inline, beside Plotly's, so no name of ours may become global.
+  esbuild.build({ ...common, format: "iife", entryPoints: ["src/page.ts", "src/page.css", "src/standalone.ts"] }),
+  // anywidget loads a module, one a class; each holds the shared parts, since a notebook has no place for two files.
+  esbuild.build({
+    ...common,
+    format: "esm",
+    entryPoints: ["comparator", "builder", "picker", "playground"]
+      .map((name) => `src/${name}.ts`)
+      .concat("src/widgets.css"),
+  }),
+]);
 
 if (check) {
   const stale = [];
-  for (const file of outputFiles) {
+  for (const file of built.flatMap(({ outputFiles }) => outputFiles)) {
     const committed = await readFile(file.path).catch(() => null);
     if (!committed?.equals(file.contents)) stale.push(path.relative(path.dirname(here), file.path));
   }

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from browsing import CHROMIUM, FLAGS, THEMES, Bridge
+from playwright.sync_api import sync_playwright
 
 import steerwidgets as sw
 
@@ -103,3 +105,30 @@ def llama(tokenizer):
 def default():
     """The embedded default, with its own SAE."""
     return sw.load()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """One browser for the session."""
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def bridge(chromium):
+    """Opens a widget on a page of its own, which at the end must have asked for nothing and said nothing."""
+    opened = []
+
+    def show(widget, width: int = 900, theme: str = "light", height: int = 1000, **options) -> Bridge:
+        scheme, variables, body = THEMES[theme]
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme, **options)
+        opened.append((context, Bridge(context.new_page(), widget, variables, body)))
+        return opened[-1][1]
+
+    yield show
+    for context, shown in opened:
+        assert shown.heard == []
+        shown.widget.close()
+        context.close()

@@ -1,0 +1,9 @@
+/** VectorBuilder. */
+
+import { h } from "./dom";
+import { type CommonState, widget } from "./host";
+import { statusBar } from "./ui/status";
+
+export default widget<CommonState>("VectorBuilder", (root, host) => {
+  root.append(h("header", { class: "sw-head" }, h("h2", null, "VectorBuilder")), statusBar(host));
+});

@@ -1,0 +1,169 @@
+/** The place a view runs in: a live kernel, or a page without one. No other file knows anywidget. */
+
+import { guardKeys } from "./keys";
+import { followScheme } from "./scheme";
+
+export interface Status {
+  phase: "idle" | "queued" | "running" | "done" | "cancelled" | "error" | "recorded";
+  message: string;
+  /** Share done, 0 to 1, where it is known. */
+  progress: number | null;
+  /** Seconds left, where they can be told. */
+  left: number | null;
+  error: string;
+  /** The job's id on NDIF. */
+  job: string;
+}
+
+export interface About {
+  model: string;
+  hook: string;
+  sae: string;
+  where: string;
+  /** False in an exported page: what needs a model is disabled there. */
+  live: boolean;
+}
+
+/** The state that every widget has. What starts with `_` is written by Python alone. */
+export interface CommonState {
+  _status: Status;
+  _about: About;
+}
+
+/** What anywidget hands to `render`; an exported page brings its own (`frozen.ts`). */
+export interface Model {
+  get(key: string): unknown;
+  set(key: string, value: unknown): void;
+  on(event: string, run: (...args: never[]) => void): void;
+  off(event: string, run: (...args: never[]) => void): void;
+  save_changes(): void;
+  send(content: unknown): void;
+}
+
+export interface Host<S extends CommonState> {
+  /** Aborts when the view goes. */
+  readonly signal: AbortSignal;
+  /** Whether a model can be asked. */
+  readonly live: boolean;
+  get<K extends keyof S & string>(key: K): S[K];
+  /** Change inputs: seen here at once, by Python within a frame. */
+  set(patch: Partial<S>): void;
+  /** A one-way command; the answer is a change of state. */
+  command(name: string, args?: Record<string, unknown>): void;
+  /** Runs now, and once after every update that changes one of these. */
+  watch(keys: readonly (keyof S & string)[], run: () => void): void;
+  /** Called with true when the kernel has not answered for `SILENCE` ms, with false when it does again. */
+  onSilence(run: (silent: boolean) => void): void;
+}
+
+export const SILENCE = 4000;
+
+export function hostOf<S extends CommonState>(model: Model, signal: AbortSignal): Host<S> {
+  const get = <K extends keyof S & string>(key: K) => model.get(key) as S[K];
+  const live = get("_about").live;
+  const listeners: ((silent: boolean) => void)[] = [];
+  let asked = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let silent = false;
+  let saving = false;
+
+  const tell = (now: boolean) => {
+    if (silent === now) return;
+    silent = now;
+    for (const run of listeners) run(now);
+  };
+  // A restarted kernel leaves the old widget on the page, and nothing fails: only the missing echo shows it.
+  const expectEcho = () => {
+    if (timer !== undefined) return;
+    timer = setTimeout(() => tell(true), SILENCE);
+  };
+  const heard = (content: { heard?: number }) => {
+    if (content?.heard === undefined) return;
+    tell(false);
+    clearTimeout(timer);
+    timer = undefined;
+    if (content.heard < asked) expectEcho();
+  };
+  const send = (content: Record<string, unknown>) => {
+    asked += 1;
+    expectEcho();
+    model.send({ ...content, n: asked });
+  };
+  const on = (event: string, run: (...args: never[]) => void) => {
+    model.on(event, run);
+    signal.addEventListener("abort", () => model.off(event, run), { once: true });
+  };
+  on("msg:custom", heard);
+  signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
+
+  return {
+    signal,
+    live,
+    get,
+    set(patch) {
+      for (const [key, value] of Object.entries(patch)) model.set(key, value);
+      if (!live || saving) return;
+      saving = true;
+      // One message a frame, however fast a slider moves.
+      requestAnimationFrame(() => {
+        saving = false;
+        model.save_changes();
+        send({ do: "echo" });
+      });
+    },
+    command(name, args = {}) {
+      if (live) send({ do: name, ...args });
+    },
+    watch(keys, run) {
+      let waiting = false;
+      const soon = () => {
+        if (waiting) return;
+        waiting = true;
+        queueMicrotask(() => {
+          waiting = false;
+          if (!signal.aborted) run();
+        });
+      };
+      for (const key of keys) on(`change:${key}`, soon);
+      run();
+    },
+    onSilence(run) {
+      listeners.push(run);
+    },
+  };
+}
+
+/** The module that anywidget loads: `mount` fills an element that is themed, guarded and cleaned up. */
+export function widget<S extends CommonState>(name: string, mount: (root: HTMLElement, host: Host<S>) => void) {
+  return {
+    render({ model, el, signal }: { model: Model; el: HTMLElement; signal: AbortSignal }): () => void {
+      const root = document.createElement("section");
+      root.className = "sw sw-widget";
+      root.setAttribute("aria-label", name);
+      el.append(root);
+      guardKeys(root, signal);
+      followScheme(root, signal);
+      const host = hostOf<S>(model, signal);
+      mount(root, host);
+      host.command("ready");
+      return () => root.remove();
+    },
+  };
+}
+
+/** An array as Python sends it. */
+export interface Packed {
+  view: DataView;
+  dtype: "float32" | "int32" | "uint8";
+  shape: number[];
+}
+
+const ARRAYS = { float32: Float32Array, int32: Int32Array, uint8: Uint8Array };
+
+/** The numbers of a packed array, in row-major order; an empty one for nothing. */
+export function unpack(packed: Packed | null | undefined): Float32Array | Int32Array | Uint8Array {
+  if (!packed) return new Float32Array(0);
+  const { view, dtype } = packed;
+  // A copy: a view into a message need not be aligned.
+  return new ARRAYS[dtype](view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) as ArrayBuffer);
+}

@@ -1,0 +1,71 @@
+/** A prompt as a strip of tokens: how strongly each fires, which are read, which are steered. */
+
+import { h } from "../dom";
+import { moved } from "../keys";
+
+export interface Strip {
+  tokens: readonly string[];
+  /** What the strip is of, for those who cannot see it. */
+  label: string;
+  /** Strength of each token's colour, 0 to 1. */
+  heat?: ArrayLike<number> | undefined;
+  /** Short notes below tokens, such as "read" or "steered"; empty for none. */
+  marks?: readonly string[] | undefined;
+  /** Said of a token besides its text, such as its activation. */
+  detail?: ((at: number) => string) | undefined;
+  /** Makes tokens buttons. */
+  onPick?: ((at: number) => void) | undefined;
+  /** Tokens that cannot be picked, such as attention sinks. */
+  dim?: ((at: number) => boolean) | undefined;
+}
+
+/** A toolbar of tokens with one tab stop, or a plain list where nothing can be picked. */
+export function tokenStrip({ tokens, label, heat, marks, detail, onPick, dim }: Strip): HTMLElement {
+  const items = tokens.map((token, at) => {
+    const mark = marks?.[at] ?? "";
+    const said = [`token ${at}: ${shown(token)}`, mark, detail?.(at)].filter(Boolean).join(", ");
+    const strength = Math.max(0, Math.min(1, heat?.[at] ?? 0));
+    const props = {
+      class: `sw-token${mark ? " marked" : ""}${dim?.(at) ? " dim" : ""}`,
+      title: said,
+      style: `--heat:${(strength * 100).toFixed(0)}%`,
+    };
+    const inner = [
+      h("span", { class: "sw-token-text" }, shown(token)),
+      mark ? h("span", { class: "sw-token-mark" }, mark) : null,
+    ];
+    return onPick
+      ? h(
+          "button",
+          {
+            ...props,
+            type: "button",
+            "aria-label": said,
+            "aria-pressed": mark ? "true" : "false",
+            tabindex: at ? "-1" : "0",
+            on: { click: () => onPick(at) },
+          },
+          ...inner,
+        )
+      : h("span", { ...props, role: "listitem" }, ...inner);
+  });
+  const strip = h("div", { class: "sw-strip", role: onPick ? "toolbar" : "list", "aria-label": label }, ...items);
+  if (onPick) {
+    strip.addEventListener("keydown", (event) => {
+      const at = items.indexOf(event.target as HTMLElement);
+      const next = at < 0 ? undefined : moved(event.key, at, items.length);
+      if (next === undefined) return;
+      event.preventDefault();
+      items.forEach((item, n) => {
+        item.setAttribute("tabindex", n === next ? "0" : "-1");
+      });
+      items[next]?.focus();
+    });
+  }
+  return strip;
+}
+
+/** White space made visible: a leading space is part of a token. */
+export function shown(token: string): string {
+  return token.replace(/\n/g, "↵").replace(/\t/g, "→").replace(/^ | $/g, "·") || "∅";
+}

@@ -1,0 +1,31 @@
+"""Widgets that are given a value another widget makes go on following it."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from traitlets import HasTraits
+
+_MAKERS: dict[int, tuple[weakref.ref[Any], weakref.ref[HasTraits], str]] = {}
+
+
+def made_by(value: object, maker: HasTraits, trait: str) -> None:
+    """Remember that `maker` holds `value` in `trait` and will put its successors there."""
+    key = id(value)
+
+    def forget(dead: weakref.ref[Any]) -> None:
+        # The number may belong to another object by now.
+        if key in _MAKERS and _MAKERS[key][0] is dead:
+            del _MAKERS[key]
+
+    _MAKERS[key] = (weakref.ref(value, forget), weakref.ref(maker), trait)
+
+
+def maker_of(value: object) -> tuple[HasTraits, str] | None:
+    """The widget that makes this very object, and the trait where its successors appear."""
+    found = _MAKERS.get(id(value))
+    if found is None or found[0]() is not value:
+        return None
+    maker = found[1]()
+    return None if maker is None else (maker, found[2])
