@@ -29,11 +29,12 @@ class StudyWidget(anywidget.AnyWidget):
     which Python alone writes. Both are replaced, never changed in place. Results are published from the widget's own
     thread: the kernel's loop would deliver them only after the running cell, and then no progress could be seen.
 
-    A subclass lists its inputs in `INPUTS`, computes in `_compute(job)`, and answers a command `name` of the browser in
-    a method `_do_name(**arguments)`.
+    A subclass lists its inputs in `INPUTS`, and in `QUIET` those that change nothing that `_compute(job)` computes. It
+    answers a command `name` of the browser in a method `_do_name(**arguments)`.
     """
 
     INPUTS: ClassVar[tuple[str, ...]] = ()
+    QUIET: ClassVar[frozenset[str]] = frozenset()
     # Of a snapshot in a notebook, in px.
     HEIGHT: ClassVar[int] = 760
     _css = STATIC / "widgets.css"
@@ -55,7 +56,7 @@ class StudyWidget(anywidget.AnyWidget):
         super().__init__(_about=_about(model), **inputs)
         _route_beside_cells(self)
         self.on_msg(self._heard)
-        self.observe(self._input_changed, list(self.INPUTS))
+        self.observe(self._input_changed, [name for name in self.INPUTS if name not in self.QUIET])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model.name})"
@@ -124,8 +125,8 @@ class StudyWidget(anywidget.AnyWidget):
         return self._result()
 
     def _asked(self) -> tuple[Any, ...]:
-        """The inputs as they are now."""
-        values = (getattr(self, name) for name in self.INPUTS)
+        """The inputs that count, as they are now."""
+        values = (getattr(self, name) for name in self.INPUTS if name not in self.QUIET)
         return tuple(value if isinstance(value, Hashable) else repr(value) for value in values)
 
     def _refresh(self) -> None:

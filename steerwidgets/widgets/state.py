@@ -17,11 +17,7 @@ def packed(values: Any) -> dict[str, Any]:
     array = np.asarray(values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values)
     dtype = DTYPES[array.dtype.kind]
     array = np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<"))
-    return {
-        "view": memoryview(array).cast("B") if array.size else memoryview(b""),
-        "dtype": dtype,
-        "shape": list(array.shape),
-    }
+    return {"view": array.tobytes(), "dtype": dtype, "shape": list(array.shape)}
 
 
 def unpacked(value: dict[str, Any]) -> np.ndarray:
