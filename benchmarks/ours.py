@@ -12,10 +12,10 @@ from benchmarks.work import Cell, Runner, Work
 from steerwidgets.core.interventions import bind_adds
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
-from steerwidgets.study.scoring import Item, Rows
 
-# The sweep's own grouping, private as it is: what is timed must be what runs.
-from steerwidgets.study.sweep import GIB, MAX_ROWS, _by_item
+# The sweep's own grouping: what is timed must be what runs.
+from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item
+from steerwidgets.study.scoring import Item, Rows
 
 # Half of the sweep's default budget, as in the sweep.
 BUDGET = GIB
@@ -27,7 +27,7 @@ def ours(model: SteeredModel, work: Work) -> Runner:
     def run(cells: Sequence[Cell]) -> Iterator[tuple[list[int], Tensor]]:
         vectors = work.steered()
         items = [Item("benchmark", "", "", prompt, ((0,),), None) for prompt in work.prompts]
-        for prompts, batch in _by_item(Rows.of(model, items)):
+        for prompts, batch in chunks_by_item(Rows.of(model, items)):
             row_of = {prompt: row for row, prompt in enumerate(prompts)}
             wanted = [i for i, cell in enumerate(cells) if cell.prompt in row_of]
             wanted.sort(key=lambda i: (cells[i].vector, cells[i].prompt))

@@ -30,12 +30,12 @@ class EditFeatures:
     """x + (f' - f) W with f' = scale * f + shift, the error term x - decode(f) kept.
 
     Adding sets scale 1 and the coefficients as shift, ablating scale 0 and shift 0, clamping scale 0 and the
-    value as shift. `sae` holds the edited features only, unless its activation needs them all; then `index`
-    names them. Attention sinks pass unchanged: the SAE does not describe them.
+    value as shift. `scale` is one number, or broadcasts against f. `sae` holds the edited features only, unless its
+    activation needs them all; then `index` names them. Attention sinks pass unchanged: the SAE does not describe them.
     """
 
     sae: SAE
-    scale: float
+    scale: float | Tensor
     shift: Tensor
     clamp: bool = False
     index: Tensor | None = None
@@ -47,7 +47,7 @@ class EditFeatures:
         changed = self.scale * f + self.shift.to(f)
         if self.clamp:
             changed = changed.relu()
-        steered = x + ((changed - f) @ rows).to(x)
+        steered = x + ((changed - f) @ rows * self.sae.scale(x)).to(x)
         return torch.where(self.sae.sinks(x)[..., None], x, steered)
 
 
@@ -64,13 +64,13 @@ class Reconstruct:
         changed = f + self.shift.to(f)
         if self.clamp:
             changed = changed.relu()
-        return torch.where(self.sae.sinks(x)[..., None], x, self.sae.decode(changed).to(x))
+        return torch.where(self.sae.sinks(x)[..., None], x, self.sae.decode(changed, x).to(x))
 
 
 Edit = AddDirection | EditFeatures | Reconstruct
 
 
-def edit_features(sae: SAE, ids: Tensor, scale: float, shift: Tensor, clamp: bool = False) -> EditFeatures:
+def edit_features(sae: SAE, ids: Tensor, scale: float | Tensor, shift: Tensor, clamp: bool = False) -> EditFeatures:
     """An `EditFeatures` that carries as few rows of `sae` as its activation allows."""
     if sae.activation == "topk":
         return EditFeatures(sae, scale, shift, clamp, index=ids)

@@ -147,7 +147,8 @@ Intervention = Add | Ablate | Clamp
 def bind_adds(adds: Sequence[Add], sae: SAE | None) -> Edit:
     """One edit for n rows of a batch, row i under `adds[i]`; a single `Add` binds for every row.
 
-    Without a clamp and with the error term kept the residual form runs.
+    Without a clamp and with the error term kept the residual form runs, unless the SAE normalises each token: a
+    coefficient is then longer at one token than at another.
 
     Raises:
         ValueError: the rows differ in space, error term or clamp; space "sae" without an SAE, or with one of another
@@ -180,9 +181,24 @@ def bind_adds(adds: Sequence[Add], sae: SAE | None) -> Edit:
     ids = torch.stack([c != 0 for c in distinct if c is not None]).any(0).nonzero()[:, 0]
     shift = (m * torch.stack([c[ids] for c in coefficients if c is not None])).to(sae.W_dec)
     ids = ids.to(sae.W_dec.device)
-    if not first.clamp:
+    if not first.clamp and sae.normalize_activations == "none":
         return AddDirection(by_row(shift @ sae.W_dec[ids]))
-    return edit_features(sae, ids, scale=1.0, shift=by_row(shift), clamp=True)
+    return edit_features(sae, ids, scale=1.0, shift=by_row(shift), clamp=first.clamp)
+
+
+def bind_ablates(ablates: Sequence[Ablate], sae: SAE | None) -> Edit:
+    """One edit for n rows of a batch, row i under `ablates[i]`; a single `Ablate` binds for every row.
+
+    Raises:
+        ValueError: there is no SAE, or it has no such feature.
+    """
+    sae = _needed(sae, "Ablate")
+    sets = [FeatureSet.of(ablate.features) for ablate in ablates]
+    ids = sae.check_ids(torch.tensor(sorted({i for features in sets for i in features}), dtype=torch.long))
+    stays = torch.stack([~torch.isin(ids, features.tensor) for features in sets]).to(sae.W_dec)
+    scale = stays[0] if len(sets) == 1 else stays[:, None]
+    ids = ids.to(sae.W_dec.device)
+    return edit_features(sae, ids, scale, sae.W_dec.new_zeros(len(ids)))
 
 
 def _set_features(sae: SAE | None, features: Features, value: float | tuple[float, ...], who: str) -> Edit:

@@ -14,10 +14,10 @@ from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, bind_adds
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.vectors import SteeringVector
-from steerwidgets.engine.batches import Batch
-from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
+from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction
+from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item, parts
 from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
 from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
@@ -26,9 +26,6 @@ from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
 Progress = Callable[[int, int, str], Any]
 Job = tuple[Variant, Mapping[int, Sequence[float]]]
-# More rows than this make no product faster.
-MAX_ROWS = 512
-GIB = 2**30
 
 
 def sweep(
@@ -186,7 +183,7 @@ class _Run:
         self.baseline: dict[int, Tensor] = {}
         self.done = self.total = 0
         self.stopped = False
-        self._chunks = list(_by_item(rows))
+        self._chunks = list(chunks_by_item(rows))
         self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
 
     def unsteered(self, example: Variant) -> None:
@@ -216,7 +213,7 @@ class _Run:
                     for item, rows in owned.items()
                     for m in multipliers[item]
                 ]
-                for part in _parts(cells, self._batch_size(group[0][1], chunk)):
+                for part in parts(cells, self._batch_size(group[0][1], chunk)):
                     self.stopped = self.stopped or self.stop()
                     if self.stopped:
                         return
@@ -264,39 +261,6 @@ class _Run:
     def _last(self, chunk: _Chunk) -> int:
         """How many columns, from the right, hold logits that are scored."""
         return 1 + max(len(self.rows.forced[row]) for row in chunk.rows)
-
-
-def _by_item(rows: Rows) -> Iterator[tuple[list[int], Batch]]:
-    """Chunks of rows of like length that never divide an item."""
-    width = rows.batch.attention_mask.sum(1)
-    by_item: dict[int, list[int]] = {}
-    for row, owner in enumerate(rows.owner):
-        by_item.setdefault(owner, []).append(row)
-    chosen: list[int] = []
-    for owned in sorted(by_item.values(), key=lambda owned: max(int(width[r]) for r in owned)):
-        together = [*chosen, *owned]
-        longest = int(width[together].max())
-        padding = longest * len(together) - int(width[together].sum())
-        # Few large batches beat many small ones, as long as little of them is padding.
-        if chosen and (padding > 0.2 * longest * len(together) or longest * len(together) > MAX_TOKENS):
-            yield chosen, rows.batch.rows(torch.tensor(chosen))
-            chosen = []
-        chosen += owned
-    yield chosen, rows.batch.rows(torch.tensor(chosen))
-
-
-def _parts(cells: list[_Cell], size: int) -> Iterator[list[_Cell]]:
-    """Pack cells into forward passes of at most `size` rows, never dividing a cell."""
-    part: list[_Cell] = []
-    rows = 0
-    for cell in cells:
-        if part and rows + len(cell.rows) > size:
-            yield part
-            part, rows = [], 0
-        part.append(cell)
-        rows += len(cell.rows)
-    if part:
-        yield part
 
 
 def _record(item: Item, variant: Variant, multiplier: float, score: Score) -> tuple[Any, ...]:
