@@ -67,7 +67,19 @@ class Reconstruct:
         return torch.where(self.sae.sinks(x)[..., None], x, self.sae.decode(changed, x).to(x))
 
 
-Edit = AddDirection | EditFeatures | Reconstruct
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """Several edits of one hook point at the same positions, one after another."""
+
+    edits: tuple[Edit, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for edit in self.edits:
+            x = edit(x)
+        return x
+
+
+Edit = AddDirection | EditFeatures | Reconstruct | Chain
 
 
 def edit_features(sae: SAE, ids: Tensor, scale: float | Tensor, shift: Tensor, clamp: bool = False) -> EditFeatures:

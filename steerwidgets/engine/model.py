@@ -41,7 +41,7 @@ class Preset:
 class Generation:
     """A generated continuation.
 
-    `text` is the continuation alone; `tokens` and `logprobs` (natural log, of the steered model) have one
+    `text` is the continuation alone; `tokens`, `logprobs` (natural log, of the steered model) and `ids` have one
     entry a generated token. `finished` is False when `stop` ended it.
     """
 
@@ -50,6 +50,7 @@ class Generation:
     tokens: tuple[str, ...]
     logprobs: tuple[float, ...]
     finished: bool = True
+    ids: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.prompt + self.text
@@ -266,6 +267,7 @@ class SteeredModel:
                 tuple(self.tokenizer.decode([token]) for token, _ in row),
                 tuple(logprob for _, logprob in row),
                 finished or not going[n],
+                tuple(token for token, _ in row),
             )
             for n, row in enumerate(said)
         ]

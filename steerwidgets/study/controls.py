@@ -97,8 +97,7 @@ def controls_for(
     residual = replace(studied.add, space="residual", error_term="keep")
     few = max(1, draws // 4)
     for draw in range(draws):
-        unit = torch.nn.functional.normalize(torch.randn(base.direction.numel(), generator=_random(seed, draw)), dim=0)
-        vector = SteeringVector(unit, base.hook, f"random {draw}")
+        vector = random_direction(base, draw, seed)
         yield replace(studied, control="random", draw=draw, add=residual, vector_for=_matched(studied, _always(vector)))
     for draw in range(few):
         shuffled = _shuffled(studied, items, replayer, 1_000_003 * seed + 1_000 + draw, leave_out)
@@ -116,6 +115,12 @@ def controls_for(
         yield replace(
             studied, control="random features", draw=draw, add=residual, vector_for=_matched(studied, _always(vector))
         )
+
+
+def random_direction(vector: SteeringVector, draw: int, seed: int = 0) -> SteeringVector:
+    """A unit direction drawn from a sphere, at a vector's hook point; times its norm it is a control for it."""
+    x = torch.randn(vector.direction.numel(), generator=_random(seed, draw))
+    return SteeringVector(torch.nn.functional.normalize(x, dim=0), vector.hook, f"random {draw}")
 
 
 def reconstruction(model: SteeredModel, studied: Variant) -> Variant:

@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from steerwidgets.core.hooks import HookPoint
-from steerwidgets.core.interventions import Add, bind_adds
+from steerwidgets.core.interventions import Add
 from steerwidgets.core.positions import Positions
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.logprobs import divergence, next_logprobs, trunk_of
 
+__all__ = ["STOPS", "DoseResponse", "dose_response", "trunk_of"]
 STOPS = tuple(np.linspace(-4, 4, 41).round(2).tolist())
 
 
@@ -80,10 +81,18 @@ def dose_response(
     if not len(multipliers):
         raise ValueError("there are no multipliers; give at least one.")
     positions = model.preset.positions if positions is None else positions
-    trunk = trunk or trunk_of(model, prompt, HookPoint.parse(add.vector.hook))
-    edit = bind_adds([replace(add, multiplier=m) for m in multipliers], model.sae)
-    rows = torch.zeros(len(multipliers), dtype=torch.long)
-    logprobs = trunk.logits(rows, edit, positions)[:, -1].float().log_softmax(-1).cpu()
+    adds = [replace(add, multiplier=m, positions=positions) for m in multipliers]
+    return responses(model, prompt, multipliers, next_logprobs(model, prompt, adds, trunk=trunk), k)
+
+
+def responses(
+    model: SteeredModel, prompt: str, multipliers: Sequence[float], logprobs: Tensor, k: int = 10
+) -> DoseResponse:
+    """What `dose_response` says of log-probabilities [stops, vocab] that are there already.
+
+    Raises:
+        ValueError: k is outside the vocabulary.
+    """
     if not 1 <= k <= logprobs.shape[1]:
         raise ValueError(f"k={k} is out of range; the vocabulary has {logprobs.shape[1]} tokens.")
     top = logprobs.topk(k, dim=-1)
@@ -91,13 +100,5 @@ def dose_response(
     tokens = tuple(tuple(texts[i] for i in row) for row in top.indices.tolist())
     kl = torch.full((len(multipliers),), torch.nan)
     if 0.0 in multipliers:
-        plain = logprobs[list(multipliers).index(0.0)]
-        probs = logprobs.exp()
-        # Dot products instead of a table of differences: a quarter of the passes over [stops, vocab].
-        kl = (torch.einsum("sv,sv->s", probs, logprobs) - probs @ plain).clamp(min=0)
+        kl = divergence(logprobs, logprobs[list(multipliers).index(0.0)])
     return DoseResponse(prompt, tuple(multipliers), top.indices, top.values.exp(), tokens, kl)
-
-
-def trunk_of(model: SteeredModel, prompt: str, hook: HookPoint) -> Trunk:
-    """A prompt run once up to a hook point."""
-    return Trunk(model.traces, model.batch(prompt), hook)

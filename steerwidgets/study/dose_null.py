@@ -1,0 +1,94 @@
+"""What random directions of the same norm do to the same prompt: the band that a dose-response has to leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerwidgets.core.interventions import Add, Intervention
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.controls import random_direction
+from steerwidgets.study.logprobs import divergence, next_logprobs, unsteered
+
+Progress = Callable[[int, int, str], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class DoseNull:
+    """Random directions in place of a vector.
+
+    Args:
+        multipliers: s stops.
+        ids: u tokens.
+        logprobs: of these tokens, [draws, s, u].
+        kl: divergence from the unsteered distribution in nats, [draws, s].
+    """
+
+    multipliers: tuple[float, ...]
+    ids: tuple[int, ...]
+    logprobs: Tensor
+    kl: Tensor
+
+    @property
+    def draws(self) -> int:
+        """How many random directions."""
+        return len(self.kl)
+
+
+def dose_null(
+    model: SteeredModel,
+    prompt: str,
+    add: Add,
+    ids: Sequence[int],
+    multipliers: Sequence[float],
+    before: Sequence[Intervention] = (),
+    after: Sequence[Intervention] = (),
+    draws: int = 20,
+    seed: int = 0,
+    trunk: Trunk | None = None,
+    stop: Callable[[], bool] | None = None,
+    progress: Progress | None = None,
+) -> DoseNull:
+    """Run the stops with random directions that have the vector's norm, added to the residual stream.
+
+    The same directions as the control of a sweep with this seed. Added to the residual stream also where the vector is
+    added in SAE space: a random direction has no features.
+
+    Args:
+        ids: the tokens to keep.
+        stop: asked between directions; True ends the work and keeps those that are done.
+        progress: called with (directions done, in all, what is running).
+
+    Raises:
+        ValueError: no draws, or something does not fit the model.
+    """
+    if draws < 1:
+        raise ValueError(f"draws={draws} is out of range; give 1 or more (20 give p-values down to 0.048).")
+    plain = unsteered(model, prompt, trunk)
+    kept = torch.tensor([*ids]).long()
+    norm = add.vector.norm
+    found, kl = [], []
+    for draw in range(draws):
+        if stop is not None and stop():
+            break
+        random = random_direction(add.vector, draw, seed) * norm
+        adds = [
+            replace(add, vector=random, multiplier=float(m), space="residual", error_term="keep") for m in multipliers
+        ]
+        logprobs = next_logprobs(model, prompt, adds, before, after, trunk)
+        found.append(logprobs[:, kept])
+        kl.append(divergence(logprobs, plain))
+        if progress is not None:
+            progress(draw + 1, draws, "random directions of the same norm")
+    shape = (0, len(multipliers))
+    return DoseNull(
+        tuple(map(float, multipliers)),
+        tuple(ids),
+        torch.stack(found) if found else torch.empty(*shape, len(kept)),
+        torch.stack(kl) if kl else torch.empty(shape),
+    )

@@ -1,0 +1,93 @@
+"""Everything that a multiplier slider shows of one prompt, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from steerwidgets.core.interventions import Add, Intervention
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.dose import STOPS, DoseResponse, responses
+from steerwidgets.study.logprobs import divergence, next_logprobs, unsteered
+
+
+@dataclass(frozen=True, eq=False)
+class DoseTable:
+    """One prompt at every stop, for every token that is among the k likeliest anywhere.
+
+    Args:
+        multipliers: of the vector whose slider it is, s of them.
+        ids: u tokens, those with the largest probability anywhere first.
+        baseline: log-probabilities without any steering, [u].
+        without: with the other interventions, but without this vector, [u].
+        logprobs: [s, u].
+        kl: divergence from the baseline at each stop, in nats, [s].
+        kl_without: divergence of `without` from the baseline.
+        dose: the same stops as `dose_response` gives them.
+    """
+
+    prompt: str
+    multipliers: tuple[float, ...]
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    baseline: Tensor
+    without: Tensor
+    logprobs: Tensor
+    kl: Tensor
+    kl_without: float
+    dose: DoseResponse
+
+
+def dose_table(
+    model: SteeredModel,
+    prompt: str,
+    add: Add,
+    multipliers: Sequence[float] = STOPS,
+    before: Sequence[Intervention] = (),
+    after: Sequence[Intervention] = (),
+    k: int = 10,
+    track: Iterable[int] = (),
+    trunk: Trunk | None = None,
+) -> DoseTable:
+    """Compute every stop of one vector's slider, other interventions standing fast.
+
+    Args:
+        add: how the vector is added; its multiplier does not count.
+        before: interventions that come before it in the list, where they share a hook point.
+        after: interventions that come after it.
+        k: tokens of each stop.
+        track: ids of further tokens that the table should hold.
+        trunk: the prompt at the vector's hook point, where it is there already.
+
+    Raises:
+        ValueError: no multipliers, or something does not fit the model.
+    """
+    if not len(multipliers):
+        raise ValueError("there are no multipliers; give at least one.")
+    adds = [replace(add, multiplier=float(m)) for m in multipliers]
+    stops = next_logprobs(model, prompt, adds, before, after, trunk)
+    plain = unsteered(model, prompt, trunk)
+    beside = [*before, *after]
+    without = model.logits(prompt, beside)[0].log_softmax(-1) if beside else plain
+    rows = torch.cat([plain[None], without[None], stops])
+    peak = rows.amax(0)
+    chosen = torch.cat([rows.topk(min(k, rows.shape[1]), dim=-1).indices.flatten(), torch.tensor([*track]).long()])
+    chosen = chosen.unique()
+    ids = chosen[peak[chosen].argsort(descending=True, stable=True)]
+    kl = divergence(rows[1:], plain)
+    return DoseTable(
+        prompt,
+        tuple(map(float, multipliers)),
+        tuple(ids.tolist()),
+        tuple(model.tokenizer.decode([i]) for i in ids.tolist()),
+        plain[ids],
+        without[ids],
+        stops[:, ids],
+        kl[1:],
+        float(kl[0]),
+        responses(model, prompt, multipliers, stops, min(k, rows.shape[1])),
+    )

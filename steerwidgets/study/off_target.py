@@ -1,0 +1,96 @@
+"""Does a vector act on its prompt, or does it overwrite everything? Unrelated prompts at every stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from steerwidgets.core.interventions import Add, Intervention
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.logprobs import divergence, next_logprobs, unsteered
+from steerwidgets.study.tasks import OFF_TARGET
+
+
+@dataclass(frozen=True, eq=False)
+class OffTarget:
+    """Unrelated prompts under one vector.
+
+    Args:
+        prompts: p prompts.
+        multipliers: s stops.
+        kl: divergence from the unsteered next-token distribution in nats, [p, s].
+        plain: likeliest next token of each prompt without steering.
+        top: the same at each stop, p x s.
+    """
+
+    prompts: tuple[str, ...]
+    multipliers: tuple[float, ...]
+    kl: Tensor
+    plain: tuple[str, ...]
+    top: tuple[tuple[str, ...], ...]
+    changed: Tensor
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a multiplier: mean KL, and the share of prompts whose likeliest next token is another."""
+        return pd.DataFrame(
+            {
+                "multiplier": self.multipliers,
+                "kl": self.kl.mean(0).numpy(),
+                "changed": self.changed.float().mean(0).numpy(),
+            }
+        )
+
+
+def off_target(
+    model: SteeredModel,
+    add: Add,
+    multipliers: Sequence[float],
+    before: Sequence[Intervention] = (),
+    after: Sequence[Intervention] = (),
+    prompts: Sequence[str] = OFF_TARGET,
+    stop: Callable[[], bool] | None = None,
+    progress: Callable[[int, int, str], Any] | None = None,
+) -> OffTarget:
+    """Steer unrelated prompts at every stop.
+
+    Args:
+        add: how the vector is added; its multiplier does not count.
+        stop: asked between prompts; True ends the work and keeps those that are done.
+        progress: called with (prompts done, in all, what is running).
+
+    Raises:
+        ValueError: no prompts or multipliers, or positions that a prompt does not have.
+    """
+    if not len(prompts) or not len(multipliers):
+        raise ValueError("off_target needs at least one prompt and one multiplier.")
+    adds = [replace(add, multiplier=float(m)) for m in multipliers]
+    done, kl, plain, top, changed = [], [], [], [], []
+    decode = model.tokenizer.decode
+    for prompt in prompts:
+        if stop is not None and stop():
+            break
+        baseline = unsteered(model, prompt)
+        logprobs = next_logprobs(model, prompt, adds, before, after)
+        best, own = logprobs.argmax(-1), int(baseline.argmax())
+        done.append(prompt)
+        kl.append(divergence(logprobs, baseline))
+        plain.append(decode([own]))
+        top.append(tuple(decode([i]) for i in best.tolist()))
+        changed.append(best != own)
+        if progress is not None:
+            progress(len(done), len(prompts), "unrelated prompts")
+    shape = (0, len(multipliers))
+    return OffTarget(
+        tuple(done),
+        tuple(map(float, multipliers)),
+        torch.stack(kl) if kl else torch.empty(shape),
+        tuple(plain),
+        tuple(top),
+        torch.stack(changed) if changed else torch.empty(shape, dtype=torch.bool),
+    )

@@ -1,0 +1,40 @@
+"""What another steering, or none, would have said of a text that is already written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from steerwidgets.core.interventions import Intervention
+from steerwidgets.engine.model import Generation, SteeredModel
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """One entry a generated token: its log-probability, and the token that would have been said in its place."""
+
+    logprobs: tuple[float, ...]
+    tokens: tuple[str, ...]
+
+
+def rescore(
+    model: SteeredModel, generation: Generation, interventions: Sequence[Intervention] | Intervention = ()
+) -> Rescored:
+    """Score the tokens of a generation, each after the very tokens that it followed, under other interventions.
+
+    One forward pass. Where the difference to `generation.logprobs` is large, the steering spoke; where it is small, the
+    model would have gone on like this anyway, given what was said so far.
+    """
+    if not generation.ids:
+        return Rescored((), ())
+    prompt = model.token_ids(generation.prompt)
+    batch = model.pad([(*prompt, *generation.ids)], [len(prompt)])
+    n = len(generation.ids)
+    # Column i says token i + 1; the last column says what was never generated.
+    logits = model.traces.logits(batch, model.bind(interventions), last=n + 1)[0, :-1]
+    logprobs = logits.float().log_softmax(-1).cpu()
+    own = logprobs.gather(1, torch.tensor(generation.ids)[:, None])[:, 0]
+    best = logprobs.argmax(-1).tolist()
+    return Rescored(tuple(own.tolist()), tuple(model.tokenizer.decode([i]) for i in best))
