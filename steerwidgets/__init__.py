@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 # Name -> module that holds it. Resolved on first use: `import steerwidgets` loads no torch.
 _NAMES = {
     "load": "steerwidgets.engine.load",
+    "saes": "steerwidgets.engine.registry",
     "SteeredModel": "steerwidgets.engine.model",
     "Generation": "steerwidgets.engine.model",
     "HookPoint": "steerwidgets.core.hooks",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from steerwidgets.engine.load import load as load
     from steerwidgets.engine.model import Generation as Generation
     from steerwidgets.engine.model import SteeredModel as SteeredModel
+    from steerwidgets.engine.registry import saes as saes
     from steerwidgets.study import similarity as similarity
     from steerwidgets.study import tasks as tasks
     from steerwidgets.study.compare import FeatureComparison as FeatureComparison

@@ -387,12 +387,29 @@ def test_sae_folder_without_its_files_names_the_file(llama, tmp_path):
     ("config", "words"),
     [
         (
-            '{"architecture": "gated", "metadata": {"hook_name": "blocks.2.hook_resid_post"}}',
-            "'gated' is not supported",
+            '{"architecture": "temporal", "metadata": {"hook_name": "blocks.2.hook_resid_post"}}',
+            "'temporal' is not supported",
         ),
         (
-            '{"normalize_activations": "layer_norm", "metadata": {"hook_name": "blocks.2.hook_resid_post"}}',
-            "normalize_activations='layer_norm' is not supported",
+            '{"architecture": "gated", "metadata": {"hook_name": "blocks.2.hook_resid_post"}}',
+            "this gated SAE lack 'r_mag'; found W_dec",
+        ),
+        (
+            '{"normalize_activations": "whitened", "metadata": {"hook_name": "blocks.2.hook_resid_post"}}',
+            "normalize_activations='whitened' is not understood",
+        ),
+        (
+            '{"normalize_activations": "expected_average_only_in", "metadata": {"hook_name": "blocks.0.hook_resid_pre"}}',
+            "statistics are not in the file; fold them",
+        ),
+        (
+            '{"metadata": {"hook_name": "blocks.2.attn.hook_z", "hook_head_index": 3}}',
+            "reads head 3 alone",
+        ),
+        (
+            '{"architecture": "transcoder", "metadata": {"hook_name": "blocks.2.hook_mlp_in", '
+            '"hook_name_out": "blocks.2.hook_mlp_out"}}',
+            "is a transcoder: it reads blocks.2.hook_mlp_in and writes blocks.2.hook_mlp_out",
         ),
         ('{"architecture": "standard"}', "names no hook point"),
         ('{"metadata": {"hook_name": "blocks.2.hook_nothing"}}', "unknown hook point"),

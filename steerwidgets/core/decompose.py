@@ -30,14 +30,19 @@ def decompose_direction(direction: Tensor, sae: SAE, method: Method, k: int) -> 
         published: encode the direction as if it were an activation, and decode it with `b_dec` added.
 
     Raises:
-        ValueError: unknown method, or k outside 1 .. min(d_model, d_sae).
+        ValueError: unknown method, k outside 1 .. min(d_model, d_sae), or an SAE that normalises each token.
     """
     if method not in get_args(Method):
         raise ValueError(f"method={method!r} is not understood; give one of {', '.join(get_args(Method))}.")
     direction = direction.to(sae.W_dec)
     if method == "published":
         coefficients = sae.encode(direction)
-        return coefficients.cpu(), sae.decode(coefficients).cpu()
+        return coefficients.cpu(), sae.decode(coefficients, direction).cpu()
+    if sae.normalize_activations != "none":
+        raise ValueError(
+            f"{sae.name} normalises each token ({sae.normalize_activations}), so one residual direction has other "
+            "coefficients at every token and cannot be decomposed; build the vector with contrast(..., space='sae')."
+        )
     if not 1 <= k <= min(sae.d_model, sae.d_sae):
         raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
     unit_rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)

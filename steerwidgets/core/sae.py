@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 Activation = Literal["relu", "jumprelu", "topk"]
+Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
+
+# SAELens' own, added when a token is normalised and not when that is undone.
+LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,9 @@ class SAE:
         apply_b_dec_to_input: subtract `b_dec` before encoding (False for Gemma Scope).
         centre_input: subtract each token's mean over d_model before encoding, for SAEs trained on a model
             with `center_writing_weights` (GPT-2 `res-jb`).
+        normalize_activations: what is done to each token before encoding and undone after decoding, in SAELens'
+            words: `layer_norm` (mean 0, standard deviation 1; OpenAI's GPT-2 SAEs) or `constant_norm_rescale`
+            (norm sqrt(d_model)). Feature units are then relative to the token: see `scale`.
         sink_norm: residual norm above which a token is an attention sink that the SAE was not trained on.
     """
 
@@ -38,6 +45,7 @@ class SAE:
     k: int | None = None
     apply_b_dec_to_input: bool = True
     centre_input: bool = False
+    normalize_activations: Normalisation = "none"
     sink_norm: float | None = None
     name: str = "SAE"
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +55,11 @@ class SAE:
             raise ValueError(
                 f"{self.name}: activation={self.activation!r} is not understood; give one of "
                 f"{', '.join(get_args(Activation))}."
+            )
+        if self.normalize_activations not in get_args(Normalisation):
+            raise ValueError(
+                f"{self.name}: normalize_activations={self.normalize_activations!r} is not understood; give one of "
+                f"{', '.join(get_args(Normalisation))}."
             )
         d_sae, d_model = self.W_dec.shape
         wanted = {
@@ -79,6 +92,10 @@ class SAE:
         x = x.to(self.W_enc.dtype)
         if self.centre_input:
             x = x - x.mean(-1, keepdim=True)
+        if self.normalize_activations == "layer_norm":
+            x = (x - x.mean(-1, keepdim=True)) / (self.scale(x) + LAYER_NORM_EPS)
+        elif self.normalize_activations == "constant_norm_rescale":
+            x = x / self.scale(x)
         if self.apply_b_dec_to_input:
             x = x - self.b_dec
         pre = x @ self.W_enc + self.b_enc
@@ -92,13 +109,44 @@ class SAE:
             f = torch.zeros_like(f).scatter(-1, ids, values)
         return f
 
-    def decode(self, f: Tensor) -> Tensor:
-        """Residuals of feature *activations* f, `b_dec` included: [..., d_sae] to [..., d_model]."""
-        return f @ self.W_dec + self.b_dec
+    def decode(self, f: Tensor, x: Tensor | None = None) -> Tensor:
+        """Residuals of feature *activations* f, `b_dec` included: [..., d_sae] to [..., d_model].
+
+        Args:
+            x: what f was encoded from; needed by an SAE that normalises each token, to undo that.
+
+        Raises:
+            ValueError: the SAE normalises each token and `x` is not given.
+        """
+        out = f @ self.W_dec + self.b_dec
+        if self.normalize_activations == "none":
+            return out
+        if x is None:
+            raise ValueError(
+                f"{self.name} normalises each token ({self.normalize_activations}), which only the token itself can "
+                "undo; give decode(f, x)."
+            )
+        x = x.to(self.W_enc.dtype)
+        out = out * self.scale(x)
+        if self.normalize_activations == "layer_norm" and not self.centre_input:
+            out = out + x.mean(-1, keepdim=True)
+        return out
 
     def decode_direction(self, coefficients: Tensor) -> Tensor:
-        """The residual direction of feature *differences*; adds no `b_dec`, which belongs to activations."""
+        """The residual direction of feature *differences*; adds no `b_dec`, which belongs to activations.
+
+        For an SAE that normalises each token this is the direction at a token of `scale` 1.
+        """
         return coefficients @ self.W_dec
+
+    def scale(self, x: Tensor) -> Tensor | float:
+        """How long one unit of a decoder row is at residuals x: 1.0, or [..., 1] if each token is normalised."""
+        if self.normalize_activations == "layer_norm":
+            return x.std(dim=-1, keepdim=True)
+        if self.normalize_activations == "constant_norm_rescale":
+            centred = x - x.mean(-1, keepdim=True) if self.centre_input else x
+            return centred.norm(dim=-1, keepdim=True) / self.d_model**0.5
+        return 1.0
 
     def sinks(self, x: Tensor) -> Tensor:
         """True where x is an attention sink by its norm, [...]; nowhere if no `sink_norm` is known."""

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.sae import SAE
+from steerwidgets.engine.batches import tokenize
 from steerwidgets.engine.layouts import blocks
 from steerwidgets.engine.partial import run_through
 
@@ -44,7 +45,7 @@ class Health:
 def _explained(sae: SAE, x: Tensor) -> tuple[float, float]:
     """(variance explained, mean L0) on rows [n, d_model]."""
     f = sae.encode(x)
-    back = sae.decode(f)
+    back = sae.decode(f, x)
     target = x - x.mean(-1, keepdim=True) if sae.centre_input else x
     total = (target - target.mean(0)).pow(2).sum()
     return 1 - ((target - back).pow(2).sum() / total).item(), (f != 0).sum(-1).float().mean().item()
@@ -164,7 +165,8 @@ def health_of(module: Any, tokenizer: Any, hook: str, sae: SAE) -> Health:
     for layer in (point.layer - 1, point.layer + 1):
         if 0 <= layer < len(blocks(module)) and point.site in ("hook_resid_pre", "hook_resid_post"):
             hooks.append(str(HookPoint(layer, point.site)))
-    rows = [torch.tensor(tokenizer(text).input_ids) for text in HEALTH_TEXT]
+    # As the SAE was trained: with a BOS token where its config says so.
+    rows = [torch.tensor(ids) for ids in tokenize(tokenizer, HEALTH_TEXT, bool(sae.metadata.get("prepend_bos")))]
     ids = pad_sequence(rows, batch_first=True).to(next(module.parameters()).device)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
     found = run_through(module, hooks, ids)  # padding on the right: causal, so harmless

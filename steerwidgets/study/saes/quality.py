@@ -39,7 +39,7 @@ def reconstruction(sae: SAE, rows: Tensor) -> dict[str, float]:
     with torch.inference_mode():
         for part in x.split(4096):
             f = sae.encode(part)
-            back = sae.decode(f)
+            back = sae.decode(f, part)
             error += (part - back).pow(2).sum().item()
             total += (part - centre).pow(2).sum().item()
             cosine += cosine_similarity(part - centre, back - centre).sum().item()
@@ -91,7 +91,7 @@ def splice(
 
     def through_sae(x: Tensor) -> Tensor:
         keep = sae.sinks(x) | torch.isin(ids[:, 1:], special)
-        return torch.where(keep[..., None], x, sae.decode(sae.encode(x)))
+        return torch.where(keep[..., None], x, sae.decode(sae.encode(x), x))
 
     runs: dict[str, Callable[[Tensor], Tensor] | None] = {
         "ce_plain": None,

@@ -1,0 +1,191 @@
+"""SAELens' list of published SAEs, read from the file in its wheel: no network, and sae-lens itself is not imported."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.util
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+COLUMNS = ("sae", "model", "kind", "layer", "hook", "width", "l0", "neuronpedia")
+# What each loader of SAELens gives, where an entry's id does not name a hook point.
+_TRANSCODERS = ("gemma_2_transcoder", "mwhanna_transcoder", "mntss_clt_layer_transcoder")
+_SITES = {
+    "res": "hook_resid_post",
+    "resid_post": "hook_resid_post",
+    "mlp": "hook_mlp_out",
+    "mlp_out": "hook_mlp_out",
+    "att": "attn.hook_z",
+    "attn_out": "attn.hook_z",
+}
+_LLAMA_SCOPE = {"r": "hook_resid_post", "a": "hook_attn_out", "m": "hook_mlp_out"}
+# Widths that stand nowhere in the entry, from the published configs.
+_WIDTHS = {"gpt2-small-res-jb": 24_576, "gpt2-small-hook-z-kk": 24_576}
+_NAMED = re.compile(r"blocks\.(\d+)\.((?:attn\.)?hook_(?:resid_pre|resid_mid|resid_post|attn_out|mlp_out|z))")
+# Powers of two that are written in thousands; other widths are written in units of 1,024.
+_ROUNDED = {65: 65_536, 131: 131_072, 262: 262_144, 524: 524_288}
+
+
+@functools.cache
+def releases() -> Mapping[str, Mapping[str, Any]]:
+    """Release name -> its entry (`repo_id`, `model`, `conversion_func`, `saes`), as SAELens ships it.
+
+    Raises:
+        ImportError: sae-lens is not installed.
+    """
+    import yaml
+
+    spec = importlib.util.find_spec("sae_lens")
+    if spec is None or not spec.origin:
+        raise ImportError(
+            "the list of published SAEs comes with sae-lens, which is not installed: pip install sae-lens"
+        )
+    text = (Path(spec.origin).parent / "pretrained_saes.yaml").read_bytes()
+    # The C loader takes half a second for 1.5 MB, the other one three.
+    loaded = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return dict(sorted(loaded.items()))
+
+
+@functools.cache
+def _table() -> pd.DataFrame:
+    rows = [_row(release, entry, sae) for release, entry in releases().items() for sae in entry["saes"]]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype(
+        {"layer": "Int64", "width": "Int64", "l0": "Float64", "hook": "string", "neuronpedia": "string"}
+    )
+
+
+def saes(query: str = "", layer: int | None = None) -> pd.DataFrame:
+    """The published SAEs that SAELens knows, one a row; `sae` is what `sw.load(..., sae=...)` takes.
+
+    Args:
+        query: words that must all stand in the name, the model, the hook point or the Neuronpedia id; case and the
+            owner of a Hub id ("google/") are ignored. Empty for all.
+        layer: only SAEs of this block.
+
+    Returns:
+        sae, model, kind ("SAE", "transcoder", "temporal"; only the first can be loaded here), layer, hook, width,
+        l0, neuronpedia. Where the list does not say, the cell is missing: width and L0 are then in the SAE's config.
+    """
+    found = _table()
+    keep = pd.Series(True, index=found.index)
+    text = found["sae"] + " " + found["model"] + " " + found["hook"].fillna("") + " " + found["neuronpedia"].fillna("")
+    text = text.str.lower()
+    for word in query.lower().split():
+        owner, _, rest = word.partition("/")
+        known = owner in releases() or not rest
+        keep &= text.str.contains(word if known else rest, regex=False)
+    if layer is not None:
+        keep &= (found["layer"] == layer).fillna(False)
+    return found[keep].reset_index(drop=True)
+
+
+def complete(prefix: str, limit: int = 50) -> list[str]:
+    """Names that begin so: releases until one is typed in full, then `release/id`."""
+    release, slash, rest = prefix.partition("/")
+    if not slash:
+        return [name for name in releases() if name.startswith(release)][:limit]
+    ids = (entry["id"] for entry in releases().get(release, {"saes": []})["saes"])
+    return [f"{release}/{sae_id}" for sae_id in ids if str(sae_id).startswith(rest)][:limit]
+
+
+def entry_of(release: str, sae_id: str) -> Mapping[str, Any] | None:
+    """The list's entry of one SAE, or None."""
+    listed = releases().get(release, {"saes": []})["saes"]
+    return next((entry for entry in listed if str(entry["id"]) == sae_id), None)
+
+
+def near_misses(name: str) -> str:
+    """A sentence with what `name` may have meant, for an error; empty if nothing comes near."""
+    release, _, sae_id = name.partition("/")
+    if release in releases():
+        ids = [str(entry["id"]) for entry in releases()[release]["saes"]]
+        close = _closest(sae_id, ids) or ids[:3]
+        return (
+            f"The release {release!r} has {len(ids)} SAEs, among them "
+            f"{', '.join(repr(f'{release}/{found}') for found in close)}; sw.saes({release!r}) lists all."
+        )
+    table = saes(name)
+    of_model = table[table["model"].str.lower().str.contains(name.lower().split("/")[-1], regex=False)]
+    if name and len(of_model):
+        return (
+            f"{name!r} is a model; among its {len(of_model)} SAEs is {of_model['sae'].iloc[0]!r}, and "
+            f"sw.saes({name!r}) lists all."
+        )
+    close = _closest(release, releases())
+    if close:
+        return f"Did you mean the release {' or '.join(map(repr, close))}? sw.saes({close[0]!r}) lists its SAEs."
+    return "sw.saes() lists every release."
+
+
+def neuronpedia_id(release: str, entry: Mapping[str, Any]) -> str | None:
+    """`modelId/sourceId` of an entry, with the list's one slip put right."""
+    found = entry.get("neuronpedia")
+    if release == "pythia-70m-deduped-res-sm" and found == "pythia-70m-deduped/e-att-sm":
+        return "pythia-70m-deduped/e-res-sm"
+    return found
+
+
+def _closest(name: str, known: Iterable[str]) -> list[str]:
+    listed = list(known)
+    begins = sorted((k for k in listed if name and k.startswith(name)), key=lambda k: (len(k), k))[:3]
+    return begins or difflib.get_close_matches(name, listed, n=3, cutoff=0.6)
+
+
+def _row(release: str, entry: Mapping[str, Any], sae: Mapping[str, Any]) -> tuple[Any, ...]:
+    loader = entry.get("conversion_func")
+    sae_id, path = str(sae["id"]), str(sae["path"])
+    kind = "SAE"
+    if loader in _TRANSCODERS or "transcoder" in path or "clt" in path.split("/")[0]:
+        kind = "transcoder"
+    elif loader == "temporal":
+        kind = "temporal"
+    layer, site = _place(release, loader, sae_id, path)
+    hook = site if site == "hook_embed" else f"blocks.{layer}.{site}" if site and layer is not None else None
+    width = _width(release, sae_id, path, neuronpedia_id(release, sae) or "")
+    name = f"{release}/{sae_id}"
+    return name, entry["model"], kind, layer, hook, width, sae.get("l0") or None, neuronpedia_id(release, sae)
+
+
+def _place(release: str, loader: str | None, sae_id: str, path: str) -> tuple[int | None, str | None]:
+    """Layer and site of an entry; for a transcoder, the site that it reads."""
+    if named := re.match(
+        r"blocks\.(\d+)\.((?:attn\.)?hook_(?:resid_pre|resid_mid|resid_post|attn_out|mlp_out|z))", sae_id
+    ):
+        site = named[2]
+        return int(named[1]), "attn.hook_z" if site == "hook_z" else site
+    if scope := re.match(r"l(\d+)([ram])_", sae_id):
+        return int(scope[1]), _LLAMA_SCOPE[scope[2]]
+    if path.startswith("embedding"):
+        return 0, "hook_embed"
+    numbered = re.search(r"layer_?(\d+)", sae_id) or re.search(r"layer_?(\d+)", path)
+    if numbered is None:
+        return None, None
+    layer = int(numbered[1])
+    if loader in _TRANSCODERS or "transcoder" in path or "clt" in path.split("/")[0]:
+        return layer, "hook_mlp_in"
+    if loader == "gemma_2":
+        return layer, next(site for key, site in _SITES.items() if f"-{key}" in release)
+    if loader == "gemma_3":
+        return layer, next((site for key, site in _SITES.items() if path.startswith(key)), None)
+    return layer, "hook_resid_post"
+
+
+def _width(release: str, sae_id: str, path: str, neuronpedia: str) -> int | None:
+    """How many features, where any of the names says so."""
+    if release in _WIDTHS:
+        return _WIDTHS[release]
+    for text in (sae_id, path, release, neuronpedia):
+        if power := re.search(r"2pow(\d+)", text):
+            return 2 ** int(power[1])
+        if exact := re.search(r"hook_[a-z_]+_(\d{3,6})(?:\D|$)", text):
+            return int(exact[1])
+        if short := re.search(r"(?:width_|-w|v5[-_]|-res-|-mlp-|-att-|transcoder-)(\d+)([km])(?:[^a-z]|$)", text):
+            number = int(short[1])
+            return 2**20 if short[2] == "m" else _ROUNDED.get(number, number * 1024)
+    return None
