@@ -28,7 +28,6 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
 lab: $(VENV)/.ready-dev
-	$(PIP) jupyterlab
 	$(BIN)/jupyter lab examples
 
 # The peers pin old versions of what the project uses, so they are taken without their dependencies.

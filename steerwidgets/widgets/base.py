@@ -13,7 +13,7 @@ import anywidget
 import traitlets as t
 
 from steerwidgets.engine.model import SteeredModel
-from steerwidgets.widgets.export import STATIC, in_frame, page, write_page
+from steerwidgets.widgets.export import STATIC, Snapshot, page, write_page
 from steerwidgets.widgets.jobs import Job, Stopped, Worker
 from steerwidgets.widgets.links import made_by, maker_of
 
@@ -56,7 +56,9 @@ class StudyWidget(anywidget.AnyWidget):
         super().__init__(_about=_about(model), **inputs)
         _route_beside_cells(self)
         self.on_msg(self._heard)
-        self.observe(self._input_changed, [name for name in self.INPUTS if name not in self.QUIET])
+        for name in self.INPUTS:
+            if name not in self.QUIET:
+                self.observe(self._input_changed, name)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model.name})"
@@ -83,7 +85,9 @@ class StudyWidget(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Stop the work and take the widget off the page."""
-        self._worker.stop()
+        # Also called at the end of a widget whose making was refused.
+        if hasattr(self, "_worker"):
+            self._worker.stop()
         super().close()
 
     def to_html(self, path: str | Path, title: str | None = None) -> Path:
@@ -91,12 +95,10 @@ class StudyWidget(anywidget.AnyWidget):
         self._ready_result()
         return write_page([self], path, title or f"{type(self).__name__}, {self.model.name}")
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Snapshot:
         """The widget as it is now, to display in a notebook that will be read without a kernel."""
-        from IPython.display import HTML
-
         self._ready_result()
-        return HTML(in_frame(page([self], type(self).__name__), self.HEIGHT))
+        return Snapshot(page([self], type(self).__name__), self.HEIGHT)
 
     def set_state(self, sync_data: Mapping[str, Any]) -> None:
         """Take a change from the browser; what cannot be used is refused in words, in the widget."""

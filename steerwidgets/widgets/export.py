@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -66,12 +67,18 @@ def recorded_state(widget: AnyWidget) -> dict[str, Any]:
     return state
 
 
-def in_frame(html: str, height: int) -> str:
-    """A page inside another one, with no rights there: what a notebook shows where no kernel runs."""
-    return (
-        f'<iframe srcdoc="{escape(html, quote=True)}" sandbox="allow-scripts" title="steerwidgets" '
-        f'style="width:100%;height:{height}px;border:0"></iframe>'
-    )
+@dataclass(frozen=True)
+class Snapshot:
+    """A page to show inside a notebook's output, in a frame without rights over the notebook."""
+
+    html: str
+    height: int
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape(self.html, quote=True)}" sandbox="allow-scripts" title="steerwidgets" '
+            f'style="width:100%;height:{self.height}px;border:0"></iframe>'
+        )
 
 
 def write_page(widgets: Sequence[AnyWidget], path: str | Path, title: str) -> Path:
