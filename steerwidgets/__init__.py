@@ -30,6 +30,12 @@ _NAMES = {
     "TaskSuite": "steerwidgets.study.tasks",
     "sweep": "steerwidgets.study.sweep",
     "SweepResult": "steerwidgets.study.results",
+    "GreedyAblation": "steerwidgets.study.greedy",
+    "greedy_ablation": "steerwidgets.study.greedy",
+    "estimate_ablation": "steerwidgets.study.ablation",
+    "answers_after": "steerwidgets.study.ablation",
+    "AblationResult": "steerwidgets.study.ablation",
+    "ablate_each": "steerwidgets.study.ablation",
 }
 _MODULES = {"tasks": "steerwidgets.study.tasks", "similarity": "steerwidgets.study.similarity"}
 __all__ = [*_NAMES, *_MODULES, "__version__"]
@@ -48,12 +54,18 @@ if TYPE_CHECKING:
     from steerwidgets.engine.registry import saes as saes
     from steerwidgets.study import similarity as similarity
     from steerwidgets.study import tasks as tasks
+    from steerwidgets.study.ablation import AblationResult as AblationResult
+    from steerwidgets.study.ablation import ablate_each as ablate_each
+    from steerwidgets.study.ablation import answers_after as answers_after
+    from steerwidgets.study.ablation import estimate_ablation as estimate_ablation
     from steerwidgets.study.compare import FeatureComparison as FeatureComparison
     from steerwidgets.study.compare import compare as compare
     from steerwidgets.study.contrast import contrast as contrast
     from steerwidgets.study.contrast import feature_table as feature_table
     from steerwidgets.study.contrast import keep_distinct as keep_distinct
     from steerwidgets.study.dose import dose_response as dose_response
+    from steerwidgets.study.greedy import GreedyAblation as GreedyAblation
+    from steerwidgets.study.greedy import greedy_ablation as greedy_ablation
     from steerwidgets.study.results import SweepResult as SweepResult
     from steerwidgets.study.sweep import sweep as sweep
     from steerwidgets.study.tasks import Task as Task

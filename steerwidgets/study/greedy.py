@@ -1,0 +1,222 @@
+"""Which features to drop, chosen on some prompts and judged on the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from steerwidgets.core.features import FeatureSet
+from steerwidgets.core.interventions import Add
+from steerwidgets.core.positions import Positions
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.batches import Prompts
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.scoring import Item, Score
+from steerwidgets.study.subject import By, Subject, items_of
+from steerwidgets.study.tasks import Task, TaskSuite
+
+# A choice must be worth more than rounding.
+LEAST_GAIN = 1e-4
+FEW = 10
+WORDS = {"logit_diff": "logit difference", "p_answer": "probability of the answer"}
+
+
+@dataclass(frozen=True, eq=False)
+class GreedyAblation:
+    """Features chosen by greedy backward selection, and how they do on prompts that did not choose them.
+
+    Args:
+        vector: the vector without the features dropped.
+        dropped: in the order in which they were dropped.
+        path: one row a step, step 0 with all features: step, feature, label, selection (mean score of the prompts that
+            choose), held_out (of the others), right (held-out prompts answered right).
+        random: one row a draw of as many features at random: draw, held_out, right.
+        selection_prompts, held_out_prompts: who chose, and who judged.
+        unsteered: mean held-out score without the vector.
+        seen: held-out prompts that built the vector, or have their answer said by a prompt that did.
+        finished: False where `stop` ended the search, or `max_drops` did.
+    """
+
+    vector: SteeringVector
+    dropped: FeatureSet
+    path: pd.DataFrame
+    random: pd.DataFrame
+    by: By
+    selection_prompts: tuple[str, ...]
+    held_out_prompts: tuple[str, ...]
+    unsteered: float
+    seen: int
+    seed: int
+    finished: bool
+
+    def __repr__(self) -> str:
+        return self.verdict
+
+    @property
+    def gain(self) -> float:
+        """Change of the mean held-out score by the drops."""
+        held_out = self.path["held_out"]
+        return float(held_out.iloc[-1] - held_out.iloc[0])
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Lowest and highest mean held-out score of the random drops; nan without drops."""
+        held_out = self.random["held_out"]
+        return (float(held_out.min()), float(held_out.max())) if len(held_out) else (float("nan"), float("nan"))
+
+    @property
+    def p_value(self) -> float:
+        """Share of random drops that do at least as well, (1 + count) / (1 + draws), one-tailed."""
+        better = int((self.random["held_out"] >= self.path["held_out"].iloc[-1]).sum())
+        return (1 + better) / (1 + len(self.random)) if len(self.random) else float("nan")
+
+    @cached_property
+    def verdict(self) -> str:
+        """What was found, in sentences."""
+        n, m = len(self.held_out_prompts), len(self.selection_prompts)
+        score = WORDS[self.by]
+        if not len(self.dropped):
+            return f"No single drop raises the mean {score} of the {m} prompts that choose: all features are kept."
+        first, last = self.path.iloc[0], self.path.iloc[-1]
+        low, high = self.band
+        did = "raises" if self.gain > 0 else "lowers" if self.gain < 0 else "does not change"
+        said = [
+            f"Dropping {len(self.dropped)} features {did} the mean {score} of {n} held-out prompts "
+            f"from {first['held_out']:.2f} to {last['held_out']:.2f} (right: {int(first['right'])} to "
+            f"{int(last['right'])} of {n}).",
+            f"{len(self.random)} random drops of as many features: {low:.2f} to {high:.2f}, p = {self.p_value:.2g}.",
+        ]
+        if self.gain <= 0:
+            said.append("The choice does not hold up on prompts that did not make it.")
+        elif self.p_value > 0.05:
+            said.append("Random drops do as well: the choice shows nothing.")
+        if n < FEW:
+            said.append(f"With {n} held-out prompts, one of them is {100 / n:.0f} points of accuracy.")
+        if self.seen:
+            said.append(f"{self.seen} of them built the vector, or have their answer said by a prompt that did.")
+        return " ".join(said)
+
+
+def greedy_ablation(
+    model: SteeredModel,
+    vector: SteeringVector | Add,
+    prompts_or_suite: TaskSuite | Task | Prompts,
+    by: By = "logit_diff",
+    multiplier: float | None = None,
+    positions: Positions | None = None,
+    max_drops: int | None = None,
+    draws: int = 20,
+    seed: int = 0,
+    progress: Callable[[int, int, str], Any] | None = None,
+    stop: Callable[[], bool] | None = None,
+    memory: float = 2.0,
+) -> GreedyAblation:
+    """Drop features as long as that helps half of the prompts, and report what it does to the other half.
+
+    Backward selection: each step drops the feature whose absence raises the mean score of the selection half most, and
+    ends when none does. The held-out half decides nothing. It is compared with random drops of as many features.
+    Half of the prompts of each task choose, drawn with `seed`.
+
+    Args:
+        by: `"logit_diff"` or `"p_answer"`; a divergence says nothing about which direction is better.
+        max_drops: end after so many; by default one feature must stay.
+        draws: random drops, 20 or more.
+        progress, stop: as `ablate_each`. Stopped, the drops so far are reported.
+
+    Raises:
+        ValueError: fewer than four prompts or two features, fewer than 20 draws, or by="kl".
+    """
+    if by not in WORDS:
+        raise ValueError(f'by={by!r} has no better and worse; give "logit_diff" or "p_answer".')
+    if draws < 20:
+        raise ValueError(f"draws={draws} is out of range; give 20 or more (20 give p-values down to 0.048).")
+    chosen, others = _halves(items_of(model, prompts_or_suite), seed)
+    setting = (model, vector, prompts_or_suite, by, multiplier, positions, None, memory)
+    selection, held_out = Subject(*setting, only=chosen), Subject(*setting, only=others)
+    if len(selection.features) < 2:
+        raise ValueError("a choice needs a vector of at least two features.")
+    most = len(selection.features) - 1 if max_drops is None else min(max_drops, len(selection.features) - 1)
+    halted = stop or (lambda: False)
+    tell = progress or (lambda *_: None)
+
+    dropped: list[int] = []
+    labels = dict(zip(selection.features.ids, selection.features.labels, strict=True))
+    rows = [_step(0, None, "", selection.value(selection.full), held_out, held_out.full)]
+    settled = False
+    while len(dropped) < most and not halted():
+        tell(len(dropped), most + 2, f"step {len(dropped) + 1}, at most {most}")
+        best = _best(selection, dropped, halted)
+        if best is None or best[1] <= rows[-1]["selection"] + LEAST_GAIN:
+            settled = best is not None
+            break
+        dropped.append(best[0])
+        [scores] = held_out.panel.scores([held_out.without(dropped)])
+        rows.append(_step(len(dropped), best[0], labels[best[0]], best[1], held_out, scores))
+    tell(most + 1, most + 2, f"{draws} random drops")
+    # A choice without what it is compared with would be no report: this part is short, and runs to its end.
+    drawn = [_random(held_out, len(dropped), seed, draw) for draw in range(draws)] if dropped else []
+    tell(most + 2, most + 2, "done")
+    return GreedyAblation(
+        held_out.vector.drop(dropped) if held_out.vector is not None and dropped else _given(vector),
+        FeatureSet(tuple(dropped), tuple(labels[i] for i in dropped), "greedy"),
+        pd.DataFrame(rows),
+        pd.DataFrame(drawn, columns=["draw", "held_out", "right"]),
+        by,
+        tuple(item.prompt for item in selection.items),
+        tuple(item.prompt for item in held_out.items),
+        held_out.value(held_out.unsteered),
+        held_out.seen,
+        seed,
+        settled or len(dropped) == len(selection.features) - 1,
+    )
+
+
+def _best(selection: Subject, dropped: Sequence[int], halted: Callable[[], bool]) -> tuple[int, float] | None:
+    """The feature to drop next and the mean score without it; None if stopped."""
+    left = [i for i in selection.features if i not in dropped]
+    conditions = (selection.without([*dropped, i]) for i in left)
+    values = [selection.value(scores) for scores in selection.panel.scores(conditions, halted)]
+    if len(values) < len(left):
+        return None
+    at = int(np.argmax(values))
+    return left[at], values[at]
+
+
+def _step(step: int, feature: int | None, label: str, value: float, on: Subject, scores: list[Score]) -> dict[str, Any]:
+    right = sum(score.correct for score in scores)
+    return {
+        "step": step, "feature": feature, "label": label, "selection": value, "held_out": on.value(scores),
+        "right": right,
+    }  # fmt: skip
+
+
+def _random(held_out: Subject, n: int, seed: int, draw: int) -> tuple[int, float, int]:
+    generator = torch.Generator().manual_seed(1_000_003 * seed + draw)
+    order = torch.randperm(len(held_out.features), generator=generator)[:n].tolist()
+    [scores] = held_out.panel.scores([held_out.without([held_out.features.ids[i] for i in order])])
+    return draw, held_out.value(scores), sum(score.correct for score in scores)
+
+
+def _halves(items: Sequence[Item], seed: int) -> tuple[list[int], list[int]]:
+    """Numbers of the items that choose and of those that judge: half of each task, in the order of the suite."""
+    if len(items) < 4:
+        raise ValueError(
+            f"greedy selection needs at least 4 prompts, two to choose and two to judge; found {len(items)}."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    by_task: dict[str, list[int]] = {}
+    for n, item in enumerate(items):
+        by_task.setdefault(item.task, []).append(n)
+    # Dealt out in turn through all tasks: tasks of odd length do not all favour the same half.
+    dealt = [numbers[i] for numbers in by_task.values() for i in torch.randperm(len(numbers), generator=generator)]
+    return sorted(dealt[::2]), sorted(dealt[1::2])
+
+
+def _given(vector: SteeringVector | Add) -> SteeringVector:
+    return vector.vector if isinstance(vector, Add) else vector
