@@ -76,10 +76,10 @@ class Worker:
                 self._thread.start()
             self._changed.notify_all()
 
-    def stop(self, kind: str | None = None) -> None:
-        """Stop jobs of a kind, or all of them."""
+    def stop(self, kind: str | None = None, superseded: bool = False) -> None:
+        """Stop jobs of a kind, or all of them; `superseded` where other work takes their place."""
         with self._changed:
-            self._stop_kind(kind)
+            self._stop_kind(kind, superseded)
             self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:

@@ -1,0 +1,404 @@
+"""SteeringPlayground: steer one prompt, watch the next token, let it write, and see what else changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import traitlets as t
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.positions import Positions
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.model import Generation, SteeredModel
+from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.dose import STOPS, DoseResponse
+from steerwidgets.study.dose_null import dose_null
+from steerwidgets.study.dose_table import DoseTable, dose_table
+from steerwidgets.study.logprobs import trunk_of
+from steerwidgets.study.off_target import off_target
+from steerwidgets.study.results import SweepResult
+from steerwidgets.study.sweep import sweep
+from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
+from steerwidgets.widgets import playground_state as state
+from steerwidgets.widgets import playground_texts as texts
+from steerwidgets.widgets.export import STATIC
+from steerwidgets.widgets.jobs import Job
+from steerwidgets.widgets.playground_inputs import PlaygroundInputs
+
+# Runs that the history keeps.
+MOST_RUNS = 30
+# Generated tokens that one recording may take.
+BUDGET = 2000
+NULL_STOPS, OFF_TARGET_STOPS, RECORD_STOPS = 9, 21, 9
+
+
+class Pair(NamedTuple):
+    """One prompt continued twice."""
+
+    baseline: Generation
+    steered: Generation
+
+
+class SteeringPlayground(PlaygroundInputs):
+    """Steer one prompt with one or several vectors.
+
+    One vector is the active one: every stop of its slider is computed at once, with the others as they stand, so that
+    moving it is a look-up. Then, in the background: the same stops under random directions of the same norm, and
+    unrelated prompts.
+
+    Args:
+        model: the model.
+        vectors: a vector, or several by name; those that another widget makes are followed.
+        prompt: what to continue; the suite's first prompt if left out.
+        suite: tasks to score the active vector on.
+        multipliers: the stops of the sliders.
+        positions: tokens to steer, a name or indices; the model's preset if left out.
+        space: "residual", or "sae" for vectors with coefficients.
+        error_term: in SAE space, "keep" or "drop" what the SAE does not describe.
+        clamp: in SAE space, keep features from becoming negative.
+        max_new_tokens, temperature, seed: of generated texts.
+        off_target: unrelated prompts; () for none.
+
+    Typed results: `generation`, `dose`, `sweep`, `interventions`, `runs`.
+    """
+
+    HEIGHT: ClassVar = 1180
+    _esm = STATIC / "playground.js"
+
+    _vectors: Any = t.List().tag(sync=True)
+    _prompt = t.Dict().tag(sync=True)
+    _table = t.Dict().tag(sync=True)
+    _null = t.Dict().tag(sync=True)
+    _off_target = t.Dict().tag(sync=True)
+    _texts = t.Dict().tag(sync=True)
+    _runs: Any = t.List().tag(sync=True)
+    _suite = t.Dict().tag(sync=True)
+    _scores = t.Dict().tag(sync=True)
+    _plan = t.Dict().tag(sync=True)
+
+    def __init__(
+        self,
+        model: SteeredModel,
+        vectors: Any,
+        prompt: str | None = None,
+        suite: TaskSuite | Task | None = None,
+        multipliers: Sequence[float] | None = None,
+        positions: Positions | None = None,
+        off_target: Sequence[str] | None = None,
+        **inputs: Any,
+    ) -> None:
+        named = state.named_vectors(vectors)
+        self._filled = 0
+        # Tokens that the table has to hold besides the likeliest.
+        self._extra = tuple(i for i in (inputs.get("track", -1), inputs.get("against", -1)) if i >= 0)
+        self._last_asked: tuple[Any, ...] = ()
+        self._trunk: tuple[str, str, Trunk] | None = None
+        self._dose: DoseTable | None = None
+        self._pair: Pair | None = None
+        self._swept: SweepResult | None = None
+        if isinstance(model, SteeredModel) and positions is None:
+            positions = model.preset.positions
+        if prompt is None:
+            tasks = [suite] if isinstance(suite, Task) else list(suite or ())
+            prompt = tasks[0].prompts[0] if tasks else "I think that"
+        stops = state.stops_of(STOPS if multipliers is None else multipliers)
+        super().__init__(
+            model,
+            vectors=named,
+            prompt=prompt,
+            suite=suite,
+            multipliers=stops,
+            positions=state.positions_for_page("last" if positions is None else positions),
+            off_target=list(OFF_TARGET if off_target is None else off_target),
+            doses=dict.fromkeys(named, 1.0) | dict(inputs.pop("doses", {})),
+            active=inputs.pop("active", next(iter(named))),
+            **inputs,
+        )
+        for name, vector in named.items():
+            self._follow(vector, partial(self._successor, name))
+        self.observe(self._vectors_changed, "vectors")
+        self.observe(self._suite_changed, "suite")
+        self.observe(self._track_changed, ["track", "against"])
+        self._vectors_changed()
+        self._suite_changed()
+        self._plan = {"record": state.sparse(self.multipliers, RECORD_STOPS), "budget": BUDGET}
+
+    @property
+    def dose(self) -> DoseResponse:
+        """Next-token distributions at every stop of the active vector, the others as they stand."""
+        return self._ready_result()
+
+    @property
+    def generation(self) -> Pair:
+        """The texts generated last, without and with steering; generated now if there are none."""
+        if self._worker.busy:
+            self._worker.wait()
+        return self._pair or self.generate()
+
+    @property
+    def sweep(self) -> SweepResult:
+        """The active vector on the suite; run now if it was not.
+
+        Raises:
+            ValueError: there is no suite.
+        """
+        if self._worker.busy:
+            self._worker.wait()
+        if self._swept is None:
+            self._score(Job("score", self._told))
+            self._set_status(phase="done")
+        assert self._swept is not None
+        return self._swept
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Every generated text and how it came about, oldest first: plain records."""
+        return [
+            {
+                "prompt": run["settings"]["prompt"],
+                "vectors": state.added(run["settings"], entry["multiplier"]),
+                **{key: run["settings"][key] for key in ("positions", "space", "error_term", "clamp")},
+                **{key: run[key] for key in ("max_new_tokens", "temperature", "seed")},
+                "baseline": run["baseline"]["text"],
+                "steered": entry["text"],
+                "finish": entry["finish"],
+            }
+            for run in self._runs
+            for entry in run["entries"]
+        ]
+
+    def generate(self) -> Pair:
+        """Continue the prompt without and with steering, now, and return both; needs no browser."""
+        self._worker.stop()
+        self._worker.wait()
+        self._write(Job("generate", self._told), [self.doses[self.active]])
+        self._set_status(phase="done")
+        assert self._pair is not None
+        return self._pair
+
+    def recording_cost(self, multipliers: Sequence[float] | None = None) -> dict[str, int]:
+        """What `record` would take: texts, tokens to generate at most, and about as many bytes in an exported page."""
+        texts = len(state.sparse(self.multipliers, RECORD_STOPS) if multipliers is None else multipliers) + 1
+        tokens = texts * self.max_new_tokens
+        # In JSON a token is its text, two numbers and what would have been said instead; the history has it again.
+        return {"texts": texts, "tokens": tokens, "bytes": 80 * tokens}
+
+    def record(self, multipliers: Sequence[float] | None = None, budget: int = BUDGET) -> dict[float, Generation]:
+        """Generate at several multipliers of the active vector at once, so that the text follows its slider.
+
+        In a page without a kernel the slider then shows the text recorded nearest to it, and says so.
+
+        Args:
+            multipliers: nine of the stops if left out.
+            budget: refuse more generated tokens than this.
+
+        Raises:
+            ValueError: it would take more than the budget; the message says how much.
+        """
+        chosen = state.sparse(self.multipliers, RECORD_STOPS) if multipliers is None else list(multipliers)
+        self._afford(chosen, budget)
+        self._worker.stop()
+        self._worker.wait()
+        found = self._write(Job("generate", self._told), [float(m) for m in chosen])
+        self._set_status(phase="done")
+        return found
+
+    def _afford(self, multipliers: Sequence[float], budget: int) -> None:
+        cost = self.recording_cost(multipliers)
+        if cost["tokens"] > budget:
+            raise ValueError(
+                f"{cost['texts']} texts of up to {self.max_new_tokens} tokens are {cost['tokens']} tokens (about "
+                f"{cost['bytes'] // 1000} kB in a page), more than the budget of {budget}; give fewer multipliers, "
+                "lower max_new_tokens, or pass a larger budget=."
+            )
+
+    def _compute(self, job: Job) -> None:
+        self._fill(job)
+        self._measure(job)
+
+    def _result(self) -> DoseResponse:
+        assert self._dose is not None
+        return self._dose.dose
+
+    def _refresh(self) -> None:
+        def work(job: Job) -> None:
+            self._fill(job)
+            self._computed = self._last_asked
+            self._measure_soon()
+
+        self._last_asked = self._asked()
+        self._worker.stop("measure", superseded=True)
+        self._start("compute", work)
+
+    def _measure_soon(self) -> None:
+        # On NDIF this would be a hundred jobs that nobody asked for.
+        if not self.model.traces.remote and not (self._null and (self._off_target or not self.off_target)):
+            self._start("measure", self._measure)
+
+    def _asked(self) -> tuple[Any, ...]:
+        return (json.dumps(self._settings()), tuple(self.multipliers), tuple(self.off_target), self._extra)
+
+    def _input_changed(self, change: Any) -> None:
+        # Much of what changes here changes nothing that is computed: above all the active vector's multiplier.
+        if self._awake and self._asked() != self._last_asked:
+            self._refresh()
+
+    def _fill(self, job: Job) -> None:
+        """Every stop of the active vector."""
+        with self._lock:
+            self._last_asked = self._asked()
+            settings, stops = self._settings(), list(self.multipliers)
+            before, add, after = self._around()
+        job.report(0, 0, f"Filling {len(stops)} stops")
+        hook = HookPoint.parse(add.vector.hook)
+        if self._trunk is None or self._trunk[:2] != (settings["prompt"], str(hook)):
+            self._trunk = (settings["prompt"], str(hook), trunk_of(self.model, settings["prompt"], hook))
+        trunk = self._trunk[2]
+        self._publish(_prompt=state.packed_prompt(self.model, settings["prompt"], hook, trunk))
+        job.check()
+        answer, foil = state.answer_ids(self.model, self.suite, settings["prompt"])
+        table = dose_table(
+            self.model,
+            settings["prompt"],
+            add,
+            stops,
+            before,
+            after,
+            track=[i for i in (*self._extra, answer, foil) if i >= 0],
+            trunk=trunk,
+        )
+        job.check()
+        self._dose = table
+        self._filled += 1
+        packed = state.packed_table(table, settings, answer, foil, self._filled)
+        self._publish(_table=packed, _null={}, _off_target={})
+
+    def _measure(self, job: Job) -> None:
+        """The null band, then unrelated prompts: for the table that is there."""
+        table, n = self._dose, self._filled
+        if table is None or self._table["settings"] != self._settings():
+            return
+        with self._lock:
+            before, add, after = self._around()
+        assert self._trunk is not None
+        null = dose_null(
+            self.model,
+            table.prompt,
+            add,
+            table.ids,
+            state.sparse(table.multipliers, NULL_STOPS),
+            before,
+            after,
+            trunk=self._trunk[2],
+            stop=job.stopped,
+            progress=job.report,
+        )
+        job.check()
+        self._publish(_null=state.packed_null(null, n))
+        # Tokens that were picked in this prompt are no tokens of another.
+        if self.off_target and isinstance(self.positions, str):
+            stops = state.sparse(table.multipliers, OFF_TARGET_STOPS)
+            found = off_target(
+                self.model, add, stops, before, after, self.off_target, stop=job.stopped, progress=job.report
+            )
+            job.check()
+            self._publish(_off_target=state.packed_off_target(found, n))
+
+    def _write(self, job: Job, multipliers: Sequence[float]) -> dict[float, Generation]:
+        """Texts without steering and at multipliers of the active vector, as one batch, shown as they come."""
+        with self._lock:
+            if self.active in self.off:
+                multipliers = [self.doses[self.active]]
+            request = texts.Request(
+                settings={**self._settings(), "on": self.active not in self.off, "doses": dict(self.doses)},
+                multipliers=list(multipliers),
+                variants=[self._adds(m) for m in multipliers],
+                max_new_tokens=self.max_new_tokens,
+                temperature=self.temperature,
+                seed=self.seed,
+                n=1 + (self._runs[-1]["n"] if self._runs else 0),
+            )
+        baseline, steered, shown = texts.write(self.model, request, job, lambda now: self._publish(_texts=now))
+        self._publish(_texts=shown, _runs=[*self._runs, shown][-MOST_RUNS:])
+        self._pair = Pair(baseline, steered[-1])
+        return dict(zip(multipliers, steered, strict=True))
+
+    def _score(self, job: Job) -> None:
+        """The active vector alone on the suite."""
+        with self._lock:
+            suite, name, add = self.suite, self.active, self._add(self.active, 1.0)
+        if suite is None:
+            raise ValueError(
+                "there is no suite to score on; give SteeringPlayground(..., suite=sw.tasks.successors())."
+            )
+        result = sweep(self.model, suite, {name: add}, positions=self.positions, stop=job.stopped, progress=job.report)
+        job.check()
+        self._swept = result
+        self._publish(_scores=state.packed_scores(result, name))
+
+    def _generate_soon(self, multipliers: Sequence[float]) -> None:
+        self._worker.stop("measure", superseded=True)
+
+        def work(job: Job) -> None:
+            self._write(job, multipliers)
+            if not job.stopped():
+                self._measure_soon()
+
+        self._start("generate", work)
+
+    def _do_generate(self) -> None:
+        self._generate_soon([self.doses[self.active]])
+
+    def _do_record(self) -> None:
+        chosen = state.sparse(self.multipliers, RECORD_STOPS)
+        self._afford(chosen, BUDGET)
+        self._generate_soon(chosen)
+
+    def _do_score(self) -> None:
+        self._worker.stop("measure", superseded=True)
+        self._start("score", self._score)
+
+    def _do_measure(self) -> None:
+        self._start("measure", self._measure)
+
+    def _do_follow(self, text: str, against: bool = False) -> None:
+        """Follow the first token of a text that someone typed."""
+        token = state.first_token(self.model, self.prompt, text)
+        self.set_trait("against" if against else "track", token)
+
+    def _track_changed(self, change: Any) -> None:
+        if change.new >= 0 and change.new not in (*self._table.get("ids", ()), *self._extra):
+            self._extra = (*self._extra, change.new)
+            self._input_changed(change)
+
+    def _successor(self, name: str, vector: SteeringVector | None) -> None:
+        if vector is not None:
+            self.vectors = {**self.vectors, name: vector}
+
+    def _vectors_changed(self, change: Any = None) -> None:
+        self._version += 1
+        self._swept = None
+        with self.hold_sync():
+            self._scores = {}
+            self.doses = {name: self.doses.get(name, 1.0) for name in self.vectors}
+            self.off = [name for name in self.off if name in self.vectors]
+            if self.active not in self.vectors:
+                self.active = next(iter(self.vectors))
+            self._vectors = [
+                {"name": name, "about": repr(v), "norm": v.norm, "hook": str(v.hook), "features": len(v.features)}
+                for name, v in self.vectors.items()
+            ]
+        self._input_changed(change)
+
+    def _suite_changed(self, change: Any = None) -> None:
+        self._swept = None
+        tasks = [self.suite] if isinstance(self.suite, Task) else list(self.suite or ())
+        self._suite = {
+            "tasks": len(tasks),
+            "prompts": sum(map(len, tasks)),
+            "multipliers": len(self.model.preset.multipliers),
+        }
+        self._scores = {}
