@@ -15,7 +15,7 @@ export interface Column {
   cell?: (row: number) => Node | string;
   /** First click sorts downwards. */
   down?: boolean;
-  /** Left out where the widget is narrower than this, in px. */
+  /** Left out where the table is narrower than this, in px. */
   from?: number;
 }
 
@@ -39,6 +39,8 @@ export interface GridOptions {
   tools?: readonly Node[];
   placeholder?: string;
   sort?: { key: string; down: boolean };
+  /** What a row is when it is selected, for the count: "kept", say. */
+  chosen?: string;
 }
 
 export interface Grid {
@@ -47,6 +49,8 @@ export interface Grid {
   refresh(): void;
   /** Brings a row into sight and makes it the active one. */
   reveal(id: number): void;
+  /** The ids of the rows that search and `keep` leave, in the order shown. */
+  found(): number[];
 }
 
 const HEIGHT = 28;
@@ -61,6 +65,7 @@ export function grid(options: GridOptions): Grid {
   let active = 0;
   let anchor = 0;
   let from = 0;
+  let width = Number.POSITIVE_INFINITY;
   const prefix = uid();
 
   const field = h("input", {
@@ -77,7 +82,7 @@ export function grid(options: GridOptions): Grid {
       { type: "button", title: column.tip ?? null, tabindex: "-1", on: { click: () => sortBy(column) } },
       column.title,
     );
-    return h("th", { scope: "col", class: column.kind, "data-from": column.from ?? null }, button);
+    return h("th", { scope: "col", class: column.kind }, button);
   });
   const body = h("tbody");
   const above = h("tr", { class: "sw-spacer", "aria-hidden": "true" }, h("td", { colspan: columns.length }));
@@ -95,6 +100,10 @@ export function grid(options: GridOptions): Grid {
     h("div", { class: "sw-tools" }, field, ...(options.tools ?? []), count),
     box,
   );
+
+  function fits(column: Column): boolean {
+    return (column.from ?? 0) <= width;
+  }
 
   function sortBy(column: Column): void {
     const first = column.down ?? column.kind === "number";
@@ -125,7 +134,7 @@ export function grid(options: GridOptions): Grid {
     });
     const chosen = options.selected().size;
     const rows = order.length === all.length ? `${all.length} rows` : `${order.length} of ${all.length} rows`;
-    setText(count, chosen ? `${rows}, ${chosen} selected` : rows);
+    setText(count, chosen ? `${rows}, ${chosen} ${options.chosen ?? "selected"}` : rows);
     table.setAttribute("aria-rowcount", String(order.length + 1));
   }
 
@@ -154,7 +163,7 @@ export function grid(options: GridOptions): Grid {
         class: at === active ? "active" : null,
         "data-at": at,
       },
-      ...columns.map((column) => {
+      ...columns.filter(fits).map((column) => {
         const value = column.value(row);
         const plain = typeof value === "number" ? number(value) : (value ?? "–");
         const content = column.cell?.(row) ?? plain;
@@ -238,14 +247,13 @@ export function grid(options: GridOptions): Grid {
   const buttons = heads.map((head) => head.querySelector("button"));
   buttons[0]?.setAttribute("tabindex", "0");
   table.tHead?.addEventListener("keydown", (event) => {
-    const here = buttons.indexOf(event.target as HTMLButtonElement);
-    const next = moved(event.key, here, buttons.length);
+    const there = buttons.filter((_, n) => !heads[n]?.hidden);
+    const here = there.indexOf(event.target as HTMLButtonElement);
+    const next = moved(event.key, here, there.length);
     if (here < 0 || next === undefined) return;
     event.preventDefault();
-    buttons.forEach((button, n) => {
-      button?.setAttribute("tabindex", n === next ? "0" : "-1");
-    });
-    buttons[next]?.focus();
+    for (const button of buttons) button?.setAttribute("tabindex", button === there[next] ? "0" : "-1");
+    there[next]?.focus();
   });
   const search = debounced(60, signal, () => {
     query = field.value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -261,6 +269,18 @@ export function grid(options: GridOptions): Grid {
     event.stopPropagation();
   });
   box.addEventListener("scroll", draw, { passive: true });
+  if (columns.some((column) => column.from !== undefined)) {
+    const observer = new ResizeObserver(() => {
+      // A table that is not on show has no width.
+      width = box.clientWidth || Number.POSITIVE_INFINITY;
+      heads.forEach((head, n) => {
+        head.hidden = !fits(columns[n] as Column);
+      });
+      draw();
+    });
+    observer.observe(box);
+    signal.addEventListener("abort", () => observer.disconnect(), { once: true });
+  }
   refresh();
 
   return {
@@ -270,6 +290,7 @@ export function grid(options: GridOptions): Grid {
       const found = order.findIndex((row) => options.id(row) === id);
       if (found >= 0) go(found);
     },
+    found: () => order.map(options.id),
   };
 }
 
