@@ -24,11 +24,17 @@ _NAMES = {
     "FeatureComparison": "steerwidgets.study.compare",
     "contrast": "steerwidgets.study.contrast",
     "keep_distinct": "steerwidgets.study.contrast",
+    "pca_contrast": "steerwidgets.study.contrast",
+    "feature_vector": "steerwidgets.study.contrast",
     "feature_table": "steerwidgets.study.contrast",
+    "xray": "steerwidgets.study.xray",
+    "import_vector": "steerwidgets.study.foreign",
+    "as_code": "steerwidgets.study.code",
     "dose_response": "steerwidgets.study.dose",
     "Task": "steerwidgets.study.tasks",
     "TaskSuite": "steerwidgets.study.tasks",
     "sweep": "steerwidgets.study.sweep",
+    "SteeringPlayground": "steerwidgets.widgets.playground",
     "SweepResult": "steerwidgets.study.results",
     "GreedyAblation": "steerwidgets.study.greedy",
     "greedy_ablation": "steerwidgets.study.greedy",
@@ -58,18 +64,24 @@ if TYPE_CHECKING:
     from steerwidgets.study.ablation import ablate_each as ablate_each
     from steerwidgets.study.ablation import answers_after as answers_after
     from steerwidgets.study.ablation import estimate_ablation as estimate_ablation
+    from steerwidgets.study.code import as_code as as_code
     from steerwidgets.study.compare import FeatureComparison as FeatureComparison
     from steerwidgets.study.compare import compare as compare
     from steerwidgets.study.contrast import contrast as contrast
     from steerwidgets.study.contrast import feature_table as feature_table
+    from steerwidgets.study.contrast import feature_vector as feature_vector
     from steerwidgets.study.contrast import keep_distinct as keep_distinct
+    from steerwidgets.study.contrast import pca_contrast as pca_contrast
     from steerwidgets.study.dose import dose_response as dose_response
+    from steerwidgets.study.foreign import import_vector as import_vector
     from steerwidgets.study.greedy import GreedyAblation as GreedyAblation
     from steerwidgets.study.greedy import greedy_ablation as greedy_ablation
     from steerwidgets.study.results import SweepResult as SweepResult
     from steerwidgets.study.sweep import sweep as sweep
     from steerwidgets.study.tasks import Task as Task
     from steerwidgets.study.tasks import TaskSuite as TaskSuite
+    from steerwidgets.study.xray import xray as xray
+    from steerwidgets.widgets.playground import SteeringPlayground as SteeringPlayground
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from steerwidgets.engine.bundled import SAE_FOLDER
 from steerwidgets.study.saes.activity import Activity
 from steerwidgets.study.saes.harvest import harvest, prepare, special_ids, token_windows
 from steerwidgets.study.saes.label_rules import Labeller, make_labels
-from steerwidgets.study.saes.steerability import logit_lens, steerability, token_confidence
+from steerwidgets.study.saes.steerability import row_lens, steerability, token_confidence
 
 STRINGS = ["<end>", " cat", " dog", " June", " May", ",", " the", "\n", " Cat", " bird"]
 
@@ -95,7 +95,7 @@ def test_steerability_equals_one_feature_at_a_time(llama):
             handle = module.model.layers[2].register_forward_hook(add)
             probs = module(tokens).logits[0, -1].softmax(-1)
             handle.remove()
-            top = logit_lens(module, sae, ids[index : index + 1]).topk(20).indices[0]
+            top = row_lens(module, sae, ids[index : index + 1]).topk(20).indices[0]
             ranks = probs.argsort(descending=True).argsort()[top]
             score = (1 - ranks.min() / len(probs)) * probs[top].max()
             assert both.output_score[index] == pytest.approx(score.item(), rel=1e-4)

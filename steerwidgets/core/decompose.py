@@ -7,6 +7,7 @@ kept to reproduce results that were made that way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -45,21 +46,58 @@ def decompose_direction(direction: Tensor, sae: SAE, method: Method, k: int) -> 
         )
     if not 1 <= k <= min(sae.d_model, sae.d_sae):
         raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
-    unit_rows = sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    unit_rows = _unit_rows(sae)
+    coefficients = torch.zeros(sae.d_sae, dtype=sae.W_dec.dtype, device=sae.W_dec.device)
     if method == "projection":
         ids = (unit_rows @ direction).abs().topk(k).indices
-        values = _least_squares(sae.W_dec[ids], direction)
+        coefficients[ids] = _least_squares(sae.W_dec[ids], direction)
     else:
-        ids, values = _pursuit(direction, sae.W_dec, unit_rows, k, signed=method == "sparse")
-    coefficients = torch.zeros(sae.d_sae, dtype=sae.W_dec.dtype, device=sae.W_dec.device)
-    coefficients[ids] = values
+        for taken, values, _ in _pursuit(direction, sae.W_dec, unit_rows, k, signed=method == "sparse"):
+            # Later steps take all that earlier ones took.
+            coefficients[taken] = values
     return coefficients.cpu(), sae.decode_direction(coefficients).cpu()
 
 
-def _pursuit(direction: Tensor, rows: Tensor, unit_rows: Tensor, k: int, signed: bool) -> tuple[Tensor, Tensor]:
-    """Greedy: take the row that best matches the residual, refit all taken rows, repeat."""
+def remainders(direction: Tensor, sae: SAE, method: Method, k: int) -> Tensor:
+    """Which share of |direction|² is left after 0 .. k features, float64 [k + 1]; it never rises.
+
+    Entry j is what `decompose_direction` with k=j leaves, for all j at the price of one.
+
+    Raises:
+        ValueError: `method` is "published", which has no k; a zero direction; or k as in `decompose_direction`.
+    """
+    if method == "published" or method not in get_args(Method):
+        raise ValueError(f"method={method!r} has no number of features to choose.")
+    if not 1 <= k <= min(sae.d_model, sae.d_sae):
+        raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
+    direction = direction.to(sae.W_dec)
+    whole = float(direction.double().square().sum())
+    if whole == 0:
+        raise ValueError("the zero vector has nothing to decompose.")
+    unit_rows = _unit_rows(sae)
+    if method == "projection":
+        ids = (unit_rows @ direction).abs().topk(k).indices
+        # Each column of Q is what one more row adds to the span.
+        basis = torch.linalg.qr(sae.W_dec[ids].T.double()).Q
+        left = whole - (basis.T @ direction.double()).square().cumsum(0)
+        return torch.cat([torch.ones(1, dtype=torch.float64), left.cpu() / whole]).clamp(min=0)
+    steps = _pursuit(direction, sae.W_dec, unit_rows, k, signed=method == "sparse")
+    left = [float(residual.double().square().sum()) for _, _, residual in steps]
+    return torch.tensor([whole, *left, *[left[-1] if left else whole] * (k - len(left))], dtype=torch.float64) / whole
+
+
+def _unit_rows(sae: SAE) -> Tensor:
+    return sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+def _pursuit(
+    direction: Tensor, rows: Tensor, unit_rows: Tensor, k: int, signed: bool
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Greedy: take the row that best matches the residual, refit all taken rows, repeat.
+
+    Yields (rows taken, their coefficients, residual) after each step.
+    """
     taken: list[int] = []
-    values = direction.new_zeros(0)
     residual = direction
     for _ in range(k):
         match = unit_rows @ residual
@@ -67,12 +105,12 @@ def _pursuit(direction: Tensor, rows: Tensor, unit_rows: Tensor, k: int, signed:
         score[taken] = -torch.inf
         best = int(score.argmax())
         if score[best] <= 1e-6 * direction.norm():
-            break
+            return
         taken.append(best)
         chosen = rows[taken]
         values = _least_squares(chosen, direction) if signed else _nonnegative(chosen, direction)
         residual = direction - values @ chosen
-    return torch.tensor(taken, dtype=torch.long, device=rows.device), values
+        yield taken, values, residual
 
 
 def _least_squares(rows: Tensor, direction: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -202,6 +203,24 @@ class SteeringVector:
         """
         return self._without(FeatureSet.of(ids), "keep")
 
+    def weigh(self, weights: Mapping[int, float]) -> SteeringVector:
+        """With some features' parts multiplied: 1 leaves a feature as it is, 0 takes it out, -1 turns it round.
+
+        Raises:
+            ValueError: the vector has no coefficients, an id is out of range, or a weight is not finite.
+        """
+        ids = FeatureSet.of(weights.keys())
+        self._chosen(ids, "weigh")
+        values = [float(weight) for weight in weights.values()]
+        if not all(map(math.isfinite, values)):
+            wrong = next(i for i, value in zip(ids, values, strict=True) if not math.isfinite(value))
+            raise ValueError(f"the weight of feature {wrong} is not a finite number.")
+        assert self.coefficients is not None
+        factors = torch.ones_like(self.coefficients)
+        factors[ids.tensor] = torch.tensor(values)
+        recipe = {"construction": "weigh", "features": list(ids), "weights": values, "of": self.recipe}
+        return self._weighed(factors, recipe)
+
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file: tensors, and hook, name and recipe as JSON in its metadata."""
         tensors = {"direction": self.direction}
@@ -255,12 +274,32 @@ class SteeringVector:
         return cls(tensors["direction"], about["hook"], str(about["name"]), coefficients, about["recipe"], rows)
 
     def _without(self, ids: FeatureSet, how: str) -> SteeringVector:
+        chosen = self._chosen(ids, how)
+        factors = torch.where(chosen if how == "drop" else ~chosen, 0.0, 1.0)
+        return self._weighed(factors, {"construction": how, "features": list(ids.ids), "of": self.recipe})
+
+    def _weighed(self, factors: Tensor, recipe: Mapping[str, Any]) -> SteeringVector:
+        """Each feature's part times its factor; `_chosen` has made sure that there are parts."""
+        assert self.coefficients is not None and self.rows is not None
+        present = self.coefficients.nonzero()[:, 0]
+        coefficients = self.coefficients * factors
+        changed = (coefficients - self.coefficients)[present]
+        return replace(
+            self,
+            direction=self.direction + (changed[:, None] * self.rows)[changed != 0].sum(0),
+            coefficients=coefficients,
+            rows=self.rows[coefficients[present] != 0],
+            recipe=recipe,
+        )
+
+    def _chosen(self, ids: FeatureSet, how: str) -> Tensor:
+        """Features as a mask [d_sae]; raises ValueError where the vector has no features to change."""
         if self.coefficients is not None and self.rows is None:
             raise ValueError(
                 f"{self.name!r} was given coefficients without the decoder rows of their features, so none can be "
-                "taken out; give rows=sae.W_dec[coefficients.nonzero()[:, 0]]."
+                "changed; give rows=sae.W_dec[coefficients.nonzero()[:, 0]]."
             )
-        if self.coefficients is None or self.rows is None:
+        if self.coefficients is None:
             raise ValueError(
                 f"{self.name!r} has no SAE coefficients to {how}; build it with contrast(..., space='sae') "
                 "or call vector.decompose(model) first."
@@ -270,16 +309,7 @@ class SteeringVector:
             raise ValueError(f"feature ids must lie in 0 .. {d_sae - 1}; found {min(ids.ids)} .. {max(ids.ids)}.")
         chosen = torch.zeros(d_sae, dtype=torch.bool)
         chosen[ids.tensor] = True
-        gone = (chosen if how == "drop" else ~chosen) & (self.coefficients != 0)
-        present = self.coefficients.nonzero()[:, 0]
-        removed = (self.coefficients[gone][:, None] * self.rows[gone[present]]).sum(0)
-        return replace(
-            self,
-            direction=self.direction - removed,
-            coefficients=torch.where(gone, 0.0, self.coefficients),
-            rows=self.rows[~gone[present]],
-            recipe={"construction": how, "features": list(ids.ids), "of": self.recipe},
-        )
+        return chosen
 
     def _combined(self, other: SteeringVector, sign: float, symbol: str) -> SteeringVector:
         if not isinstance(other, SteeringVector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ def load(
     import torch
 
     preset, labels = None, None
+    origin = _origin(model, sae, hook=hook, device=device, dtype=dtype, remote=remote, tokenizer=tokenizer, check=check)
     if model is None:
         if remote is True:
             raise ValueError("the embedded default is not on NDIF; name a model that NDIF serves.")
@@ -74,11 +76,28 @@ def load(
     lm = _language_model(model, tokenizer, device, dtype, remote)
     traces = Traces(lm, remote)
     steered = SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
+    steered.origin = origin
     if check and loaded is not None and remote is False:
         steered.health = health_of(lm._module, lm.tokenizer, loaded.hook, loaded)
         if steered.health.level != "green":
             warnings.warn(f"The SAE {loaded.name!r} is {steered.health}", stacklevel=2)
     return steered
+
+
+def _origin(model: Any, sae: Any, **options: Any) -> str:
+    """The call as Python; objects stand there by the names of what they are (`module`, `tokenizer`, `sae`)."""
+
+    def written(value: Any, name: str) -> str:
+        if value is None or isinstance(value, bool):
+            return repr(value)
+        simple = isinstance(value, str | Path | HookPoint) or name in ("device", "dtype")
+        return json.dumps(str(value).removeprefix("torch.")) if simple else name
+
+    given = [] if model is None else [written(model, "module")]
+    given += [] if sae is _UNSET else [f"sae={written(sae, 'sae')}"]
+    defaults = {"remote": False, "check": True}
+    given += [f"{key}={written(value, key)}" for key, value in options.items() if value != defaults.get(key)]
+    return f"sw.load({', '.join(given)})"
 
 
 def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote: Remote) -> Any:

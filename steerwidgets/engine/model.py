@@ -92,6 +92,8 @@ class SteeredModel:
         self.health: Health | None = None
         self.preset = preset or Preset()
         self.name = name
+        # Python that loads this model again, for code that is shown; `sw.load` knows it.
+        self.origin = "sw.load(module, tokenizer=tokenizer, sae=sae)"
         self._prepend_bos = bool(sae is not None and sae.metadata.get("prepend_bos", False))
 
     @property

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
+from steerwidgets.core.features import Features, FeatureSet
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Space
 from steerwidgets.core.vectors import SteeringVector
@@ -43,9 +44,82 @@ def contrast(
     Raises:
         ValueError: an empty set, paired sets of different length, or space "sae" without an SAE.
     """
-    positive, negative = check_prompts(positive), None if negative is None else check_prompts(negative)
     if space not in get_args(Space):
         raise ValueError(f'space={space!r} is not understood; give "residual" or "sae".')
+    return Replayer(model)(_recipe("contrast", model, positive, negative, space, read, paired, name, hook))
+
+
+def pca_contrast(
+    model: SteeredModel,
+    positive: Prompts,
+    negative: Prompts,
+    read: Read | None = None,
+    name: str | None = None,
+    hook: HookPoint | str | None = None,
+) -> SteeringVector:
+    """The first principal component of paired differences (RepE, arXiv 2310.01405), with the differences' own length.
+
+    The component is taken about the origin, not about the mean: what the differences share is what is wanted, and
+    centring would take just that away. A component has neither sign nor length; both come from the mean difference,
+    which is projected on it, so that multiplier 1 means what it means for `contrast`.
+
+    Args:
+        model, positive, negative, read, name, hook: as `contrast`; positive i is the analogue of negative i.
+
+    Raises:
+        ValueError: as `contrast`.
+    """
+    return Replayer(model)(_recipe("pca", model, positive, negative, "residual", read, True, name, hook))
+
+
+def feature_vector(
+    model: SteeredModel,
+    features: Features,
+    coefficients: float | Sequence[float] = 1.0,
+    name: str | None = None,
+) -> SteeringVector:
+    """A sum of decoder rows: chosen features, each with a coefficient.
+
+    Args:
+        features: one feature, several, or a `FeatureSet`.
+        coefficients: in the SAE's activation units, one for all features or one each.
+
+    Raises:
+        ValueError: no SAE, no features, an id out of range, or another number of coefficients.
+    """
+    sae = model.need_sae("feature_vector")
+    chosen = FeatureSet.of(features)
+    values = [float(c) for c in coefficients] if isinstance(coefficients, Sequence) else [float(coefficients)]
+    values = values * len(chosen) if not isinstance(coefficients, Sequence) else values
+    if not len(chosen) or len(values) != len(chosen):
+        raise ValueError(
+            f"{len(chosen)} features and {len(values)} coefficients; give at least one feature, and one coefficient "
+            "for all of them or one each."
+        )
+    recipe = {
+        "construction": "features",
+        "model": model.name,
+        "sae": sae.name,
+        "hook": str(HookPoint.parse(sae.hook)),
+        "features": list(chosen.ids),
+        "coefficients": values,
+        "name": name or chosen.name or f"feature{'s' if len(chosen) > 1 else ''} {', '.join(map(str, chosen.ids[:3]))}",
+    }
+    return Replayer(model)(recipe)
+
+
+def _recipe(
+    construction: str,
+    model: SteeredModel,
+    positive: Prompts,
+    negative: Prompts | None,
+    space: Space,
+    read: Read | None,
+    paired: bool,
+    name: str | None,
+    hook: HookPoint | str | None,
+) -> dict[str, Any]:
+    positive, negative = check_prompts(positive), None if negative is None else check_prompts(negative)
     if negative is not None and paired and len(positive) != len(negative):
         raise ValueError(
             f"paired sets must be of one length: {len(positive)} positive and {len(negative)} negative prompts. "
@@ -54,8 +128,8 @@ def contrast(
     sae = model.need_sae("contrast(space='sae')") if space == "sae" else None
     if sae is not None and hook is not None and HookPoint.parse(hook) != HookPoint.parse(sae.hook):
         raise ValueError(f"the SAE reads {sae.hook}; space='sae' cannot read {hook}.")
-    recipe = {
-        "construction": "contrast",
+    return {
+        "construction": construction,
         "model": model.name,
         "sae": sae.name if sae is not None else None,
         "hook": str(sae.hook if sae is not None else HookPoint.parse(hook or model.hook)),
@@ -66,7 +140,6 @@ def contrast(
         "negative": negative,
         "name": name or f"{_brief(positive)}{'' if negative is None else f' - {_brief(negative)}'}",
     }
-    return Replayer(model)(recipe)
 
 
 def keep_distinct(model: SteeredModel, vector: SteeringVector, k: int = 50) -> SteeringVector:

@@ -20,10 +20,10 @@ class NotReplayable(ValueError):
 
 
 def contrasts(recipe: Recipe | None) -> Iterator[Recipe]:
-    """Every contrast inside a recipe."""
+    """Every contrast of prompts inside a recipe, by its mean or by its principal component."""
     if recipe is None:
         return
-    if recipe["construction"] == "contrast":
+    if recipe["construction"] in ("contrast", "pca"):
         yield recipe
     for inner in (recipe.get("of"), *(term["of"] for term in recipe.get("terms", ()))):
         yield from contrasts(inner)
@@ -62,6 +62,12 @@ class Replayer:
         construction = recipe["construction"]
         if construction == "contrast":
             return self._contrast(recipe, frozenset(without), shuffle)
+        if construction == "pca":
+            return self._principal(recipe, frozenset(without), shuffle)
+        if construction == "features":
+            return self._features(recipe, shuffle)
+        if construction == "imported":
+            raise NotReplayable(f"the vector was read from {recipe['file']!r}, which says not how it was made.")
         if construction == "sum":
             terms = [term["multiplier"] * self._inner(term, without, shuffle) for term in recipe["terms"]]
             total = terms[0]
@@ -78,10 +84,29 @@ class Replayer:
                 return vector.keep(recipe["features"])
             case "drop":
                 return vector.drop(recipe["features"])
+            case "weigh":
+                return vector.weigh(dict(zip(recipe["features"], recipe["weights"], strict=True)))
             case "distinct":
                 kept = self._distinct(recipe, frozenset(without), shuffle)
                 return replace(vector.keep(kept), recipe=recipe)
         raise NotReplayable(f"the construction {construction!r} is not known to this version.")
+
+    def read_sides(self, recipe: Recipe) -> tuple[Tensor, Tensor | None]:
+        """A contrast's source prompts as they are read, [n, d_model] each; features as what they decode to.
+
+        Raises:
+            NotReplayable: the contrast was made with another model.
+        """
+        self._check_origin(recipe)
+
+        def side(prompts: Sequence[str]) -> Tensor:
+            values = self._reads(prompts, recipe)
+            if recipe["space"] == "residual":
+                return values
+            sae = self.model.need_sae("a vector in SAE space")
+            return sae.decode_direction(values.to(sae.W_dec)).cpu()
+
+        return side(recipe["positive"]), None if recipe["negative"] is None else side(recipe["negative"])
 
     def _inner(self, recipe: Recipe, without: Collection[str], shuffle: int | None) -> SteeringVector:
         if recipe["of"] is None:
@@ -99,6 +124,26 @@ class Replayer:
             values = self._reads(a, recipe).mean(0) - self._reads(b, recipe).mean(0)
         return self._vector(values, recipe)
 
+    def _principal(self, recipe: Recipe, without: frozenset[str], shuffle: int | None) -> SteeringVector:
+        self._check_origin(recipe)
+        if shuffle is not None:
+            # u and -u are one component: pairs turned round have the same one, and would be no control.
+            raise NotReplayable("a principal component of differences does not change when pairs are swapped.")
+        a, b = _sides(recipe, without, None)
+        differences = self._reads(a, recipe) - self._reads(b, recipe)
+        first = torch.linalg.svd(differences.double(), full_matrices=False).Vh[0].to(differences)
+        return self._vector((differences.mean(0) @ first) * first, recipe)
+
+    def _features(self, recipe: Recipe, shuffle: int | None) -> SteeringVector:
+        self._check_origin(recipe)
+        if shuffle is not None:
+            raise NotReplayable("a vector of chosen features has no pairs to shuffle.")
+        sae = self.model.need_sae("a vector of features")
+        ids = torch.tensor(recipe["features"], dtype=torch.long)
+        values = torch.zeros(sae.d_sae)
+        values[sae.check_ids(ids)] = torch.tensor(recipe["coefficients"])
+        return self._vector(values, recipe)
+
     def _check_origin(self, recipe: Recipe) -> None:
         sae = self.model.sae.name if self.model.sae is not None else None
         if recipe["model"] != self.model.name or (recipe["sae"] is not None and recipe["sae"] != sae):
@@ -109,9 +154,9 @@ class Replayer:
 
     def _vector(self, values: Tensor, recipe: Recipe) -> SteeringVector:
         name = recipe["name"]
-        if recipe["space"] == "residual":
+        if recipe.get("space") == "residual":
             return SteeringVector(values, recipe["hook"], name, recipe=recipe)
-        sae = self.model.need_sae("a contrast in SAE space")
+        sae = self.model.need_sae("a vector in SAE space")
         rows = sae.W_dec[values.nonzero()[:, 0].to(sae.W_dec.device)]
         direction = sae.decode_direction(values.to(sae.W_dec)).cpu()
         return SteeringVector(direction, recipe["hook"], name, values, recipe, rows)

@@ -12,7 +12,7 @@ from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.core.sae import SAE
 from steerwidgets.study.saes.activity import Activity, collect, row_kinds, with_sink_norm
 from steerwidgets.study.saes.harvest import Harvest
-from steerwidgets.study.saes.steerability import Steerability, logit_lens
+from steerwidgets.study.saes.steerability import Steerability, row_lens
 
 RULES = {
     "word": "one word (case ignored) has at least half of the strong activation, squared",
@@ -270,7 +270,7 @@ def make_labels(
     with torch.inference_mode():
         for begin in range(0, sae.d_sae, 256):
             ids: Tensor = torch.arange(begin, min(begin + 256, sae.d_sae))
-            lens = logit_lens(module, sae, ids)[:, : len(strings)]  # an embedding may be padded
+            lens = row_lens(module, sae, ids)[:, : len(strings)]  # an embedding may be padded
             up, down = lens.topk(10, dim=1).indices, (-lens).topk(10, dim=1).indices
             for i, feature in enumerate(ids.tolist()):
                 made = labeller.label(feature)

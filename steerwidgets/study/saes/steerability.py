@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.layouts import blocks, layout_of
+from steerwidgets.engine.lens import logit_lens
 
 PROMPT = "From my experience,"
 FACTOR = 10.0
@@ -29,18 +30,10 @@ class Steerability:
     delta_token_confidence: Tensor
 
 
-def logit_lens(module: Any, sae: SAE, ids: Tensor | None = None) -> Tensor:
-    """Logits of decoder rows through the final norm's weight and the unembedding, centred: [n, vocab]."""
-    head = module.get_output_embeddings().weight
-    base = getattr(module, module.base_model_prefix)
-    norm = next((child for name, child in base.named_children() if "norm" in name.lower() or name == "ln_f"), None)
-    weight = getattr(norm, "weight", None)
-    # Gemma's norm multiplies by 1 + weight.
-    gain = 1.0 if weight is None else (1 + weight if "gemma" in module.config.model_type else weight)
+def row_lens(module: Any, sae: SAE, ids: Tensor | None = None) -> Tensor:
+    """The logit lens of unit decoder rows: [n, vocab]."""
     rows = sae.W_dec if ids is None else sae.W_dec[ids]
-    rows = rows / rows.norm(dim=1, keepdim=True)
-    logits = (rows.to(head.dtype) * gain) @ head.T
-    return logits - logits.mean(1, keepdim=True)
+    return logit_lens(module, rows / rows.norm(dim=1, keepdim=True))
 
 
 def token_confidence(logits: Tensor, k: int = TOP_CONFIDENCE) -> Tensor:
@@ -103,7 +96,7 @@ def steerability(
                 delta = factor * largest * sae.W_dec[part]
                 wide = tokens.expand(len(part), -1).contiguous()
                 logits = module(input_ids=wide, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-                top = logit_lens(module, sae, part).topk(TOP_LENS, dim=1).indices
+                top = row_lens(module, sae, part).topk(TOP_LENS, dim=1).indices
                 best = logits.gather(1, top).max(1).values
                 rank = (logits > best[:, None]).sum(1)
                 scores.append((1 - rank / logits.shape[1]) * (best - logits.logsumexp(1)).exp())
