@@ -43,11 +43,11 @@ EVALUATE = """async (code) => {
 class Notebook:
     """One open notebook."""
 
-    def __init__(self, page: Any) -> None:
-        self.page = page
+    def __init__(self, page: Any, name: str) -> None:
+        self.page, self.name = page, name
         # Requests that leave the machine, and errors of the page.
         self.heard: list[str] = []
-        page.on("pageerror", lambda error: self.heard.append(str(error)))
+        page.on("pageerror", lambda error: self._note_error(str(error)))
         page.on("request", lambda request: self._note(request.url))
 
     def run_cell(self, n: int, wait: bool = True) -> None:
@@ -74,6 +74,11 @@ class Notebook:
         self.page.evaluate("() => window.jupyterapp.shell.currentWidget?.sessionContext.shutdown()")
         self.page.close()
 
+    def _note_error(self, text: str) -> None:
+        # JupyterLab's own, when a kernel goes while it waits for an answer.
+        if "Canceled future for" not in text:
+            self.heard.append(text)
+
     def _note(self, url: str) -> None:
         if "127.0.0.1" not in url and not url.startswith(("data:", "blob:")):
             self.heard.append(url)
@@ -92,14 +97,14 @@ class Lab:
         )
         notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
         nbformat.write(notebook, self.folder / f"{name}.ipynb")
-        opened = Notebook(self.context.new_page())
+        opened = Notebook(self.context.new_page(), name)
         self.show(opened, name)
         return opened
 
     def show(self, notebook: Notebook, name: str) -> None:
         """Load, or load again, a notebook's page."""
         page = notebook.page
-        page.goto(f"{self.base}/doc/tree/{name}.ipynb?token={TOKEN}&reset", wait_until="domcontentloaded")
+        page.goto(f"{self.base}/doc/tree/{name}.ipynb?token={TOKEN}", wait_until="domcontentloaded")
         page.wait_for_function(
             """() => {
               const shown = window.jupyterapp?.shell?.currentWidget;

@@ -110,6 +110,11 @@ def test_stop_and_go_again(widget):
     told(widget, do="stop")
     assert widget.wait(5) and widget._status["phase"] == "cancelled" and widget.computed == 0
     widget.gate.set()
+    # Another view does not begin again what was stopped.
+    told(widget, do="ready")
+    assert widget.wait(5) and widget.computed == 0
+    told(widget, do="compute")
+    assert widget.wait(5) and widget.computed == 1
     assert widget.run() == "aa"
 
 

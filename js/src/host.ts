@@ -84,10 +84,16 @@ export function hostOf<S extends CommonState>(model: Model, signal: AbortSignal)
     timer = undefined;
     if (content.heard < asked) expectEcho();
   };
-  const send = (content: Record<string, unknown>) => {
+  const send = (content: Record<string, unknown>, save = false) => {
     asked += 1;
     expectEcho();
-    model.send({ ...content, n: asked });
+    try {
+      if (save) model.save_changes();
+      model.send({ ...content, n: asked });
+    } catch {
+      // The way to the kernel is closed already, as after a restart.
+      tell(true);
+    }
   };
   const on = (event: string, run: (...args: never[]) => void) => {
     model.on(event, run);
@@ -107,8 +113,7 @@ export function hostOf<S extends CommonState>(model: Model, signal: AbortSignal)
       // One message a frame, however fast a slider moves.
       requestAnimationFrame(() => {
         saving = false;
-        model.save_changes();
-        send({ do: "echo" });
+        send({ do: "echo" }, true);
       });
     },
     command(name, args = {}) {

@@ -79,6 +79,17 @@ test("a kernel that does not answer is told of, and one that answers late is bel
   expect(heard).toEqual([true, false]);
 });
 
+test("a way to the kernel that is closed is told of at once", () => {
+  const made = host();
+  const heard: boolean[] = [];
+  made.onSilence((silent) => heard.push(silent));
+  model.send = () => {
+    throw new Error("Cannot send");
+  };
+  made.command("run");
+  expect(heard).toEqual([true]);
+});
+
 test("an answer to an older command does not stand for the newer one", () => {
   const made = host();
   const heard: boolean[] = [];

@@ -51,7 +51,9 @@ class StudyWidget(anywidget.AnyWidget):
         self._worker = Worker()
         self._lock = threading.RLock()
         self._awake = False
+        # The inputs that results were computed from, and those that computing was last begun for.
         self._computed: tuple[Any, ...] | None = None
+        self._begun: tuple[Any, ...] | None = None
         self._last_told = 0.0
         super().__init__(_about=_about(model), **inputs)
         _route_beside_cells(self)
@@ -73,7 +75,7 @@ class StudyWidget(anywidget.AnyWidget):
         self._worker.wait()
         self._awake = True
         with self._lock:
-            asked = self._asked()
+            asked = self._begun = self._asked()
         self._compute(Job("compute", self._told))
         self._computed = asked
         self._set_status(phase="done")
@@ -133,7 +135,7 @@ class StudyWidget(anywidget.AnyWidget):
 
     def _refresh(self) -> None:
         """Compute in the background, in place of what is computed now."""
-        asked = self._asked()
+        asked = self._begun = self._asked()
 
         def work(job: Job) -> None:
             self._compute(job)
@@ -216,10 +218,14 @@ class StudyWidget(anywidget.AnyWidget):
             self._set_status(phase="cancelled")
 
     def _do_ready(self) -> None:
-        """A view is there: compute what it shows, unless that is done."""
+        """A view is there: compute what it shows, unless that was done, or begun and stopped, before."""
         self._awake = True
-        if self._computed != self._asked() and not self._worker.busy:
+        if self._begun != self._asked():
             self._refresh()
+
+    def _do_compute(self) -> None:
+        """Compute again what was stopped or has failed."""
+        self._refresh()
 
     def _make(self, trait: str, value: object) -> None:
         """Put a value that other widgets may follow into one of this widget's traits."""
