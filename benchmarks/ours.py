@@ -14,7 +14,7 @@ from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
 
 # The sweep's own grouping: what is timed must be what runs.
-from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item
+from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item
 from steerwidgets.study.scoring import Item, Rows
 
 # Half of the sweep's default budget, as in the sweep.
@@ -27,12 +27,14 @@ def ours(model: SteeredModel, work: Work) -> Runner:
     def run(cells: Sequence[Cell]) -> Iterator[tuple[list[int], Tensor]]:
         vectors = work.steered()
         items = [Item("benchmark", "", "", prompt, ((0,),), None) for prompt in work.prompts]
-        for prompts, batch in chunks_by_item(Rows.of(model, items)):
+        each = len(work.vectors) * len(work.multipliers)
+        for prompts, batch in chunks_by_item(Rows.of(model, items), work.positions, each):
             row_of = {prompt: row for row, prompt in enumerate(prompts)}
             wanted = [i for i, cell in enumerate(cells) if cell.prompt in row_of]
             wanted.sort(key=lambda i: (cells[i].vector, cells[i].prompt))
             trunk = Trunk(model.traces, batch, work.hook)
-            size = max(1, min(MAX_ROWS, int(BUDGET // trunk.row_bytes(work.positions, 1))))
+            columns = MAX_COLUMNS[model.traces.device.type] // trunk.columns(work.positions)
+            size = max(1, min(MAX_ROWS, columns, int(BUDGET // trunk.row_bytes(work.positions, 1))))
             for start in range(0, len(wanted), size):
                 numbers = wanted[start : start + size]
                 rows = torch.tensor([row_of[cells[i].prompt] for i in numbers])

@@ -244,8 +244,8 @@ def test_the_last_token_plan_runs_one_token_a_variant(llama):
     handle = blocks(llama.module)[3].register_forward_hook(lambda m, i, o: seen.append(i[0].shape))
     trunk.logits(torch.tensor([0, 0, 0, 0, 1]), AddDirection(vector().direction), "last")
     handle.remove()
-    # Four variants of row 0 as branches of one sequence, and one of row 1 beside three empty branches.
-    assert seen == [(2, 4, 24)]
+    # Four variants of row 0 as branches of two sequences, and one of row 1 beside an empty branch.
+    assert seen == [(3, 2, 24)]
 
 
 def test_remote_round_trip_gives_the_same(tiny):

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from steerwidgets.engine.batches import Batch
 
-# Each branch is masked from all others of its sequence: longer than this, masked work outweighs what is shared.
-MOST_COLUMNS = 128
+# What a column costs, in columns that one query looks at: its way through the linear layers of a block, and its
+# share in copying keys and values for one more sequence. Measured with 576 dimensions; only orders of magnitude count.
+TOKEN, COPY = 800, 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Branches:
     def of(cls, batch: Batch, rows: Tensor, q: int) -> Branches:
         """Branches for `rows` [r] of a batch; a row may stand several times."""
         row, inverse, counts = rows.unique(return_inverse=True, return_counts=True)
-        size = min(max(1, MOST_COLUMNS // q), int(counts.max()))
+        size = _size(counts, q, batch.input_ids.shape[1] - q)
         order = inverse.argsort(stable=True)
         nth = torch.empty_like(inverse)
         nth[order] = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[inverse[order]]
@@ -66,3 +67,15 @@ class Branches:
     def columns(self, last: int) -> Tensor:
         """The `last` columns of each variant among all new columns, [r, last]."""
         return self.place[:, None] * self.q + torch.arange(self.q - last, self.q)
+
+
+def _size(counts: Tensor, q: int, before: int) -> int:
+    """The cheapest number of branches a sequence, `counts` [b] being the variants of each row.
+
+    Many branches share one copy of the keys and values before them; but each is masked from all others, which is
+    work done in vain, and places that no variant takes run empty.
+    """
+    sizes = torch.arange(1, int(counts.max()) + 1)
+    sequences = ((counts[:, None] + sizes - 1) // sizes).sum(0)
+    columns = sizes * q
+    return int(sizes[(sequences * (columns * (TOKEN + before + columns) + COPY * before)).argmin()])

@@ -56,18 +56,19 @@ class Trunk:
         if self.residual is None:
             return self.traces.logits(batch, [(self.hook, edit, positions)], last)
         mask = position_mask(positions, batch.index, batch.lengths)
-        steered = mask.any(0)
-        first = int(steered.long().argmax()) if steered.any() else self.width
-        # At least the scored columns run; at least one token must stay behind for a prefix to exist.
-        q = max(self.width - first, last)
         at = rows.to(self.residual.device)
-        if self._prefix is None or q >= self.width:
+        q = self._columns(mask, last)
+        if q == self.width:
             return self.traces.continue_from(batch, self.hook, apply_edit(self.residual[at], edit, mask), last)
         # The columns first: all of them for every variant would be a copy of width times the size.
         tail = apply_edit(self.residual[:, -q:][at], edit, mask[:, -q:])
         branches = Branches.of(self.batch, rows, q)
         cache = self._cache(branches.row, self.width - q)
         return self.traces.branch_from(self.hook, tail, branches, last, cache)
+
+    def columns(self, positions: Positions, last: int = 1) -> int:
+        """How many columns of a row run again for each of its edits."""
+        return self._columns(position_mask(positions, self.batch.index, self.batch.lengths), last)
 
     @property
     def nbytes(self) -> int:
@@ -78,25 +79,29 @@ class Trunk:
 
     def row_bytes(self, positions: Positions, last: int, d_sae: int = 0) -> int:
         """Memory that one row of `logits` takes at its peak, estimated; `d_sae` features if the edit needs them."""
-        config = self.traces.lm.config.get_text_config()
-        mask = position_mask(positions, self.batch.index, self.batch.lengths).any(0)
-        shared = self._prefix is not None and bool(mask.any())
-        q = max(self.width - int(mask.long().argmax()), last) if shared else self.width
+        vocab = self.traces.lm.config.get_text_config().vocab_size
+        q = self.columns(positions, last)
         # Logits, their float copy and log-probabilities; the widest activations of a block; copied keys and values.
-        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        floats = 3 * last * config.vocab_size + q * (6 * config.hidden_size + 3 * inner + 3 * d_sae)
+        floats = 3 * last * vocab + q * (_widest(self.traces) + 3 * d_sae)
         if q < self.width and self._prefix:
             keys, _ = self._prefix[0]
             floats += 4 * (self.traces.n_layers - self._below) * keys.shape[1] * keys.shape[3] * self.width
         return 4 * floats
 
+    def _columns(self, mask: Tensor, last: int) -> int:
+        if self._prefix is None:
+            return self.width
+        steered = mask.any(0)
+        # At least the scored columns run; at least one token must stay behind for a prefix to exist.
+        return min(max(self.width - int(steered.long().argmax()) if steered.any() else 0, last), self.width)
+
     def _cache(self, rows: Tensor, length: int) -> Any:
         """A KV cache of the first `length` columns; that of the blocks below the hook point stays empty."""
         assert self._prefix is not None
         cache = _new_cache(self.traces)
-        for layer, (keys, values) in enumerate(self._prefix, start=self._below):
-            at = rows.to(keys.device)
-            cache.update(keys[:, :, :length][at], values[:, :, :length][at], layer)
+        for layer, pair in enumerate(self._prefix, start=self._below):
+            keys, values = (_rows(x[:, :, :length], rows) for x in pair)
+            cache.update(keys, values, layer)
         return cache
 
 
@@ -104,3 +109,26 @@ def _new_cache(traces: Traces) -> Any:
     from transformers import DynamicCache
 
     return DynamicCache(config=traces.lm.config)
+
+
+def column_bytes(traces: Traces) -> int:
+    """Memory that one token takes while a trunk is captured, estimated."""
+    config = traces.lm.config.get_text_config()
+    heads = config.num_attention_heads
+    kv = getattr(config, "num_key_value_heads", None) or heads
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 4 * (2 * traces.n_layers * kv * d_head + _widest(traces))
+
+
+def _widest(traces: Traces) -> int:
+    """Numbers that one token has in memory where a block is widest."""
+    config = traces.lm.config.get_text_config()
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return int(6 * config.hidden_size + 3 * inner)
+
+
+def _rows(x: Tensor, rows: Tensor) -> Tensor:
+    """`x[rows]`; where all rows are one, as for a slider, a view: the cache copies what it is given anyway."""
+    if (rows == rows[0]).all():
+        return x[rows[0]].expand(len(rows), *x.shape[1:])
+    return x[rows.to(x.device)]

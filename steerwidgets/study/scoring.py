@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.tasks import Task
 
 Tokens = tuple[int, ...]
-T = TypeVar("T")
+# Rows of logits whose exponentials are summed at once.
+BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,20 @@ class Item:
     foil: Tokens | None
     off_target: bool = False
 
-    @property
+    @cached_property
     def forced(self) -> list[Tokens]:
         """The answer prefixes that must follow the prompt in a row of their own; longer ones cover shorter."""
-        targets = [*self.answers, *([self.foil] if self.foil else [])] if not self.off_target else [()]
-        prefixes = sorted({target[:-1] for target in targets}, key=len, reverse=True)
+        prefixes = sorted({target[:-1] for target in self.targets}, key=len, reverse=True)
         return [p for i, p in enumerate(prefixes) if not any(q[: len(p)] == p for q in prefixes[:i])]
+
+    @property
+    def targets(self) -> list[Tokens]:
+        """What is asked for a log-probability: every answer, then the foil if there is one."""
+        return [*self.answers, *([self.foil] if self.foil is not None else [])]
+
+    def row_of(self, target: Tokens) -> int:
+        """The number of the forced row that holds a target's tokens but its last."""
+        return next(n for n, f in enumerate(self.forced) if f[: len(target) - 1] == target[:-1])
 
 
 @dataclass(frozen=True)
@@ -102,30 +113,66 @@ def score_item(model: SteeredModel, item: Item, logprobs: Sequence[Tensor], base
             [1 + len(forced), vocab].
         baseline: unsteered log-probabilities at the prompt's end [vocab], or None for no KL divergence.
     """
-    greedy = {forced: table.argmax(-1).tolist() for forced, table in zip(item.forced, logprobs, strict=True)}
+    tables = pad_sequence(list(logprobs), batch_first=True, padding_side="left")
+    [score] = score_cells(model, [item], tables, [baseline])
+    return score
 
-    def logprob(target: Tokens) -> float:
-        table = _row_for(item.forced, logprobs, target)
-        return float(table[torch.arange(len(target)), torch.tensor(target)].sum())
+
+def score_cells(
+    model: SteeredModel, items: Sequence[Item], logits: Tensor, baselines: Sequence[Tensor | None]
+) -> list[Score]:
+    """Score cells where their logits are; what leaves the device is a few numbers a cell.
+
+    Args:
+        items: one a cell; an item may stand several times.
+        logits: of the rows of all cells in order, one row for each of `item.forced`, [r, last, vocab]. The rightmost
+            columns are those of the prompt's end and of each forced token.
+        baselines: as in `score_item`, one a cell.
+    """
+    # In blocks that stay in the caches: three times as fast as all at once.
+    norm = torch.cat([block.float().logsumexp(-1) for block in logits.split(BLOCK)])
+    greedy, end = logits.argmax(-1).tolist(), logits.shape[1] - 1
+    asked: list[tuple[int, int, int]] = []
+    kl = []
+    row = 0
+    for item, baseline in zip(items, baselines, strict=True):
+        for target in item.targets:
+            forced = item.row_of(target)
+            # Column of the prompt's end in that row.
+            column = end - len(item.forced[forced])
+            asked += [(row + forced, column + n, token) for n, token in enumerate(target)]
+        if baseline is not None:
+            column = end - len(item.forced[0])
+            after = logits[row, column].float() - norm[row, column]
+            kl.append((after.exp() * (after - baseline)).sum())
+        row += len(item.forced)
+    r, c, token = torch.tensor(asked, dtype=torch.long, device=logits.device).view(-1, 3).T
+    found = iter((logits[r, c, token].float() - norm[r, c]).tolist())
+    divergences = iter(torch.stack(kl).tolist() if kl else [])
+    scores, row = [], 0
+    for item, baseline in zip(items, baselines, strict=True):
+        likely = [sum(next(found) for _ in target) for target in item.targets]
+        paths = {f: greedy[row + n][end - len(f) :] for n, f in enumerate(item.forced)}
+        scores.append(_score(model, item, paths, likely, float("nan") if baseline is None else next(divergences)))
+        row += len(item.forced)
+    return scores
+
+
+def _score(model: SteeredModel, item: Item, greedy: dict[Tokens, list[int]], likely: list[float], kl: float) -> Score:
+    """From the greedy token after each column of each forced row, and the log-probability of each target."""
+    answers = likely[: len(item.answers)]
 
     def is_greedy(target: Tokens) -> bool:
-        best = _row_for(item.forced, [greedy[f] for f in item.forced], target)
-        return tuple(best[: len(target)]) == target
+        path = greedy[item.forced[item.row_of(target)]]
+        return tuple(path[: len(target)]) == target
 
-    likely = torch.tensor([logprob(answer) for answer in item.answers])
-    first = logprobs[0][0]
-    kl = float("nan") if baseline is None else float((first.exp() * (first - baseline)).sum())
     return Score(
         top_token=model.tokenizer.decode(_greedy_answer(greedy)),
         correct=any(is_greedy(answer) for answer in item.answers),
-        p_answer=float(likely.exp().sum()),
-        logit_diff=float("nan") if item.foil is None else float(likely.max()) - logprob(item.foil),
+        p_answer=sum(map(math.exp, answers)),
+        logit_diff=float("nan") if item.foil is None else max(answers) - likely[-1],
         kl=max(kl, 0.0),
     )
-
-
-def _row_for(forced: Sequence[Tokens], values: Sequence[T], target: Tokens) -> T:
-    return next(v for f, v in zip(forced, values, strict=True) if f[: len(target) - 1] == target[:-1])
 
 
 def _greedy_answer(greedy: dict[Tokens, list[int]]) -> list[int]:

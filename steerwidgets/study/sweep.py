@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,14 +16,15 @@ from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, bind_adds
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.vectors import SteeringVector
-from steerwidgets.engine.model import SteeredModel
-from steerwidgets.engine.trunk import Trunk
+from steerwidgets.engine.memory import allowed
+from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
+from steerwidgets.engine.trunk import Trunk, column_bytes
 from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction
-from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item, parts
+from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
 from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
 from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
-from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, score_item, task_items
+from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, score_cells, task_items
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
 Progress = Callable[[int, int, str], Any]
@@ -69,6 +72,10 @@ def sweep(
     Raises:
         ValueError: no vectors or multipliers, a multiplier twice, vectors at an unknown hook point or of
             another width.
+
+    Warns:
+        UserWarning: there is less memory than `memory`, or one row by itself takes more; the sweep is then planned
+            for what is there, or row by row.
     """
     suite = TaskSuite([suite]) if isinstance(suite, Task) else suite
     if not isinstance(suite, TaskSuite) or not isinstance(vectors, Mapping):
@@ -105,14 +112,15 @@ def sweep(
         add = replace(add, positions=positions)
         studied.append(Variant(name, "none", 0, add, held_out(add, items, replayer, leave_out)))
 
-    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None), memory * GIB / 2)
     n = len(items)
     standing_in = [
         (variant, list(controls_for(model, variant, items, replayer, draws, seed, leave_out)) if controls else [])
         for variant in studied
     ]
     reconstructed = controls and model.sae is not None
-    run.total = n * (1 + len(studied) * len(multipliers) + reconstructed + sum(len(c) for _, c in standing_in))
+    each = 1 + len(studied) * len(multipliers) + reconstructed + sum(len(c) for _, c in standing_in)
+    plan = _Plan(positions, each, allowed(memory, model.traces.device) / 2)
+    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None), plan)
     everywhere = dict.fromkeys(range(n), multipliers)
     run.unsteered(studied[0])
     run.cells([(variant, everywhere) for variant in studied])
@@ -171,19 +179,29 @@ class _Chunk:
     trunk: Trunk
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What all cells have in common: positions, how many an item has, and bytes for trunks and for each batch."""
+
+    positions: Positions
+    each: int
+    budget: float
+
+
 class _Run:
     """The cells of one sweep, computed from residuals that are captured once."""
 
     def __init__(
-        self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress, budget: float
+        self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress, plan: _Plan
     ) -> None:
-        self.model, self.rows, self.stop, self.progress, self.budget = model, rows, stop, progress, budget
+        self.model, self.rows, self.stop, self.progress, self.plan = model, rows, stop, progress, plan
         self.records: list[tuple[tuple[int, int], tuple[Any, ...]]] = []
         self.variants = 0
         self.baseline: dict[int, Tensor] = {}
-        self.done = self.total = 0
+        self.done, self.total = 0, len(rows.items) * plan.each
         self.stopped = False
-        self._chunks = list(chunks_by_item(rows))
+        most = min(MAX_TOKENS, int(plan.budget // column_bytes(model.traces)))
+        self._chunks = list(chunks_by_item(rows, plan.positions, plan.each, most))
         self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
 
     def unsteered(self, example: Variant) -> None:
@@ -233,14 +251,15 @@ class _Run:
         rows = torch.tensor([row for cell in part for row in cell.rows])
         edit = bind_adds(adds, self.model.sae)
         logits = chunk.trunk.logits(rows, edit, adds[0].positions, self._last(chunk))
-        logprobs = iter(logits.float().log_softmax(-1).cpu())
-        for cell in part:
-            item = self.rows.items[cell.item]
-            # Left padding: the scored columns are the rightmost ones.
-            tables = [table[-1 - len(self.rows.forced[chunk.rows[r]]) :] for r, table in zip(cell.rows, logprobs)]  # noqa: B905
-            if cell.variant.control == "unsteered" and item.off_target:
-                self.baseline[cell.item] = tables[0][0].clone()
-            score = score_item(self.model, item, tables, self.baseline.get(cell.item))
+        items = [self.rows.items[cell.item] for cell in part]
+        if part[0].variant.control == "unsteered":
+            # An off-target item has one row, which forces nothing.
+            first = itertools.accumulate((len(cell.rows) for cell in part), initial=0)
+            for cell, item, row in zip(part, items, first):  # noqa: B905
+                if item.off_target:
+                    self.baseline[cell.item] = logits[row, -1].float().log_softmax(-1)
+        scores = score_cells(self.model, items, logits, [self.baseline.get(cell.item) for cell in part])
+        for cell, item, score in zip(part, items, scores, strict=True):
             self.records.append(((cell.order, cell.item), _record(item, cell.variant, cell.multiplier, score)))
             self.done += 1
 
@@ -249,14 +268,23 @@ class _Run:
         for n, (rows, batch) in enumerate(self._chunks):
             trunk = self._trunks.get((hook, n)) or Trunk(self.model.traces, batch, hook)
             held = sum(other.nbytes for other in self._trunks.values())
-            if (hook, n) in self._trunks or held + trunk.nbytes <= self.budget:
+            if (hook, n) in self._trunks or held + trunk.nbytes <= self.plan.budget:
                 self._trunks[hook, n] = trunk
             yield _Chunk(rows, trunk)
 
     def _batch_size(self, variant: Variant, chunk: _Chunk) -> int:
         sae = self.model.sae if variant.add.space == "sae" else None
-        row = chunk.trunk.row_bytes(variant.add.positions, self._last(chunk), 0 if sae is None else sae.d_sae)
-        return max(1, min(MAX_ROWS, int(self.budget // row)))
+        trunk, last = chunk.trunk, self._last(chunk)
+        row = trunk.row_bytes(variant.add.positions, last, 0 if sae is None else sae.d_sae)
+        if row > self.plan.budget:
+            warnings.warn(
+                f"one row of {trunk.width} tokens takes about {row / GIB:.2g} GiB, but half of memory is "
+                f"{self.plan.budget / GIB:.2g} GiB; such rows run one by one. Give memory={2 * row / GIB:.2g} or more, "
+                "or shorten the prompts.",
+                stacklevel=2,
+            )
+        columns = MAX_COLUMNS.get(self.model.traces.device.type, MAX_ROWS) // trunk.columns(self.plan.positions, last)
+        return max(1, min(MAX_ROWS, columns, int(self.plan.budget // row)))
 
     def _last(self, chunk: _Chunk) -> int:
         """How many columns, from the right, hold logits that are scored."""
