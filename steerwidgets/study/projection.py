@@ -1,0 +1,171 @@
+"""A map of all decoder rows of an SAE: principal components at once, UMAP when it is ready."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steerwidgets.core.sae import SAE
+
+Method = Literal["pca", "umap"]
+NEIGHBOURS = 15
+# Neighbours among more rows than this are looked for in so many principal components: the full width would take
+# minutes, and the map is a picture.
+FULL_WIDTH = 20_000
+COMPONENTS = 128
+_BLOCK = 1024
+
+_made: WeakKeyDictionary[SAE, dict[tuple[Method, int], DecoderMap]] = WeakKeyDictionary()
+_making: WeakKeyDictionary[SAE, threading.Lock] = WeakKeyDictionary()
+
+
+class Cancelled(Exception):
+    """`stop` said so."""
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderMap:
+    """Positions of all decoder rows in the plane.
+
+    Args:
+        xy: float32 [d_sae, 2], centred, the farthest coordinate at 1.
+        share: the part of the (unit) rows' variance that two principal components hold; None for UMAP.
+    """
+
+    xy: NDArray[np.float32]
+    method: Method
+    seed: int
+    share: float | None = None
+
+
+def decoder_map(sae: SAE, method: Method = "umap", seed: int = 0, stop: Callable[[], bool] | None = None) -> DecoderMap:
+    """Positions of the decoder rows, scaled to unit length; made once for each SAE, method and seed.
+
+    Clusters that eyes find in it are no evidence: `FeatureComparison.separation` tests them in the full space.
+
+    Args:
+        method: `"pca"`, the first two principal components. `"umap"`: UMAP (McInnes et al. 2018) of the graph of the
+            15 nearest rows by cosine, started from the principal components; in a process of its own, since it
+            compiles for seconds and would hold up every other thread.
+        seed: of UMAP.
+        stop: asked every fifth of a second.
+
+    Raises:
+        Cancelled: `stop` returned True.
+        RuntimeError: UMAP failed; the message says how.
+        ValueError: an unknown method.
+    """
+    if method not in ("pca", "umap"):
+        raise ValueError(f'method={method!r} is not understood; give "pca" or "umap".')
+    key = (method, 0 if method == "pca" else seed)
+    with _making.setdefault(sae, threading.Lock()):
+        maps = _made.setdefault(sae, {})
+        if key not in maps:
+            maps[key] = _pca(sae) if method == "pca" else _umap(sae, seed, stop or (lambda: False))
+        return maps[key]
+
+
+def _pca(sae: SAE) -> DecoderMap:
+    rows = _rows(sae)
+    scores, share = principal(rows, 2)
+    return DecoderMap(_scaled(scores.cpu().numpy()), "pca", 0, share)
+
+
+def _umap(sae: SAE, seed: int, stop: Callable[[], bool]) -> DecoderMap:
+    rows = _rows(sae)
+    start = principal(rows, 2)[0].cpu().numpy()
+    if len(rows) < 5:
+        return DecoderMap(_scaled(start), "umap", seed)
+    if len(rows) > FULL_WIDTH and rows.shape[1] > COMPONENTS:
+        rows = torch.nn.functional.normalize(principal(rows, COMPONENTS)[0])
+    ids, distances = neighbours(rows, min(NEIGHBOURS, len(rows) - 1), stop)
+    with tempfile.TemporaryFile() as sent:
+        np.savez(sent, ids=ids, distances=distances, start=_scaled(start), seed=seed)
+        sent.seek(0)
+        return DecoderMap(_scaled(_in_process(sent, stop)), "umap", seed)
+
+
+def principal(rows: Tensor, k: int, iterations: int = 12) -> tuple[Tensor, float]:
+    """Scores on the first k principal components, [n, k], and the share of variance that they hold.
+
+    By subspace iteration (Halko et al. 2011), with a start that is always the same: an exact decomposition of 65,536
+    rows takes a hundred times as long. Each component is signed so that its largest score is positive.
+    """
+    centred = rows - rows.mean(0)
+    n, d = centred.shape
+    k = min(k, n, d)
+    random = torch.randn(d, min(d, k + 14), generator=torch.Generator().manual_seed(0)).to(centred)
+    basis = random
+    for _ in range(iterations):
+        basis = torch.linalg.qr(centred.T @ (centred @ basis))[0]
+    u, s, _ = torch.linalg.svd(centred @ basis, full_matrices=False)
+    scores = u[:, :k] * s[:k]
+    largest = scores.gather(0, scores.abs().argmax(0, keepdim=True))
+    total = float(centred.square().sum())
+    share = float(s[:k].square().sum()) / total if total > 0 else 0.0
+    scores = scores * torch.where(largest < 0, -1.0, 1.0)
+    return torch.nn.functional.pad(scores, (0, max(0, 2 - k))), share
+
+
+def neighbours(
+    unit: Tensor, k: int, stop: Callable[[], bool] | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The k nearest rows of each row by cosine, the row itself first, and their distances (1 - cosine): [n, k]."""
+    ids, distances = [], []
+    for start in range(0, len(unit), _BLOCK):
+        if stop is not None and stop():
+            raise Cancelled
+        similar = unit[start : start + _BLOCK] @ unit.T
+        # A row is its own nearest, also beside a copy of itself.
+        itself = torch.arange(len(similar))
+        similar[itself, itself + start] = 2.0
+        near, which = similar.topk(k, dim=1)
+        ids.append(which.int().cpu())
+        distances.append((1.0 - near).clamp(min=0.0).float().cpu())
+    return torch.cat(ids).numpy(), torch.cat(distances).numpy()
+
+
+def _in_process(sent: IO[bytes], stop: Callable[[], bool]) -> NDArray[np.float32]:
+    # -P: this folder must not come first on the path, where its modules would hide those of Python.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("umap_process.py"))]
+    # A file, not a pipe: `communicate` sends no more input after it has timed out once.
+    process = subprocess.Popen(command, stdin=sent, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while True:
+        try:
+            out, err = process.communicate(timeout=0.2)
+            break
+        except subprocess.TimeoutExpired:
+            if stop():
+                process.kill()
+                process.communicate()
+                raise Cancelled from None
+    if process.returncode:
+        said = err.decode(errors="replace").strip().splitlines()
+        raise RuntimeError(f"UMAP failed: {said[-1] if said else f'exit code {process.returncode}'}")
+    found: NDArray[np.float32] = np.load(io.BytesIO(out))
+    return found
+
+
+def _rows(sae: SAE) -> Tensor:
+    return torch.nn.functional.normalize(sae.W_dec.detach().float())
+
+
+def _scaled(xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Centred and within [-1, 1], with the shape kept."""
+    low, high = xy.min(0), xy.max(0)
+    centred = xy - (low + high) / 2
+    largest = float(np.abs(centred).max())
+    return np.ascontiguousarray(centred / largest if largest > 0 else centred, dtype=np.float32)
