@@ -36,6 +36,7 @@ _NAMES = {
     "sweep": "steerwidgets.study.sweep",
     "SteeringPlayground": "steerwidgets.widgets.playground",
     "SweepResult": "steerwidgets.study.results",
+    "AblationPicker": "steerwidgets.widgets.picker",
     "GreedyAblation": "steerwidgets.study.greedy",
     "greedy_ablation": "steerwidgets.study.greedy",
     "estimate_ablation": "steerwidgets.study.ablation",
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     from steerwidgets.study.tasks import Task as Task
     from steerwidgets.study.tasks import TaskSuite as TaskSuite
     from steerwidgets.study.xray import xray as xray
+    from steerwidgets.widgets.picker import AblationPicker as AblationPicker
     from steerwidgets.widgets.playground import SteeringPlayground as SteeringPlayground
 
 

@@ -1,9 +1,72 @@
-/** AblationPicker. */
+/** AblationPicker: which features of a vector to keep, and what dropping them does. */
 
-import { h } from "./dom";
-import { type CommonState, widget } from "./host";
+import { h, number, setText } from "./dom";
+import { widget } from "./host";
+import { answerTable } from "./picker/answers";
+import { featureTable } from "./picker/features";
+import { greedyPanel } from "./picker/greedy";
+import { type Measure, measurePanel } from "./picker/measure";
+import { sourcePanel } from "./picker/source";
+import { alike, droppedOf, kept, type PickerHost, right, type State } from "./picker/state";
 import { statusBar } from "./ui/status";
 
-export default widget<CommonState>("AblationPicker", (root, host) => {
-  root.append(h("header", { class: "sw-head" }, h("h2", null, "AblationPicker")), statusBar(host));
+export default widget<State>("AblationPicker", (root, host) => {
+  const { signal } = host;
+  root.classList.add("sw-picker");
+  const about = h("span", { class: "sw-soft" });
+  // The table finds its rows before there is a panel that says what measuring them costs.
+  let measure: Measure | undefined;
+  const table = featureTable(host, signal, () => measure?.refresh());
+  measure = measurePanel(host, signal, () => table.found());
+  const greedy = greedyPanel(host, table.drop);
+  const work = h(
+    "div",
+    { class: "sw-picker-body" },
+    h("div", { class: "sw-stack sw-picker-main" }, measure.element, table.element),
+    h("div", { class: "sw-stack sw-picker-side" }, answerTable(host), greedy),
+  );
+  root.append(
+    h("header", { class: "sw-head" }, h("h2", null, "AblationPicker"), about),
+    sourcePanel(host),
+    facts(host),
+    work,
+    statusBar(host),
+  );
+  host.watch(["_vector"], () => {
+    const { kind, name, hook, norm } = host.get("_vector");
+    setText(about, name ? `${name} · ${hook} · norm ${number(norm, 1)}` : "");
+    work.hidden = kind !== "features";
+  });
 });
+
+/** One line: what is left of the vector, and of what it does. */
+function facts(host: PickerHost): HTMLElement {
+  const values = new Map(
+    ["Kept", "Norm", "Cosine to the full vector", "Right answers"].map((name) => [name, h("dd")] as const),
+  );
+  const list = h(
+    "dl",
+    { class: "sw-facts", role: "group", "aria-label": "After the drops" },
+    ...[...values].map(([name, value]) => h("div", null, h("dt", null, name), value)),
+  );
+  const say = (name: string, text: string) => setText(values.get(name) as HTMLElement, text);
+  host.watch(["_features", "_geometry", "dropped_ids", "_answers"], () => {
+    const features = host.get("_features");
+    list.hidden = !features;
+    if (!features) return;
+    const dropped = droppedOf(host);
+    const n = features.ids.length;
+    const left = kept(features, host.get("_geometry"), dropped);
+    say("Kept", `${n - dropped.size} of ${n} features`);
+    say("Norm", left ? `${(100 * left.norm).toFixed(0)} %` : "–");
+    say("Cosine to the full vector", left ? number(left.cosine, 3) : "–");
+    const answers = host.get("_answers");
+    const place = values.get("Right answers")?.parentElement;
+    if (place) place.hidden = !answers?.answered;
+    if (!answers) return;
+    const total = answers.prompts.length;
+    const after = answers.after && alike(answers.dropped, [...dropped]) ? right(answers.after) : "…";
+    say("Right answers", `${right(answers.full)} → ${after} of ${total} (unsteered ${right(answers.unsteered)})`);
+  });
+  return list;
+}

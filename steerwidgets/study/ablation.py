@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,8 @@ from steerwidgets.study.scoring import Score
 from steerwidgets.study.subject import BY, By, Subject
 from steerwidgets.study.tasks import Task, TaskSuite
 
+# Seconds between partial results.
+PARTIAL = 0.3
 Progress = Callable[[int, int, str], Any]
 FEATURE, FULL, UNSTEERED = "feature", "full vector", "unsteered"
 MODEL, ALL = "model", "all ablated"
@@ -183,7 +186,7 @@ def measure(
     stop: Callable[[], bool] | None = None,
     partial: Callable[[AblationResult], Any] | None = None,
 ) -> AblationResult:
-    """`ablate_each` on a subject that is prepared; `partial` is given what there is, again and again."""
+    """`ablate_each` on a subject that is prepared; `partial` is given what there is, a few times a second."""
     cells = [*_cells(subject, subject.full_name, None, subject.full)]
     if subject.vector is not None:
         cells += _cells(subject, UNSTEERED, None, subject.unsteered)
@@ -195,7 +198,7 @@ def measure(
         if progress is not None:
             progress(done, total, f"{done // len(subject.items)} of {len(features)} features")
 
-    measured = 0
+    measured, shown = 0, time.monotonic()
 
     def result() -> AblationResult:
         about = subject.about | {"measured": measured, "finished": measured == len(features)}
@@ -205,8 +208,9 @@ def measure(
     for feature, scores in zip(features, subject.panel.scores(conditions, stop, told), strict=False):
         cells += _cells(subject, FEATURE, feature, scores)
         measured += 1
-        if partial is not None:
+        if partial is not None and time.monotonic() - shown > PARTIAL:
             partial(result())
+            shown = time.monotonic()
     if subject.vector is None and measured == len(features) > 1 and not (stop and stop()):
         cells += _cells(subject, ALL, None, next(subject.panel.scores([subject.without(features)])))
     return result()

@@ -30,6 +30,8 @@ export interface GridOptions {
   id: (row: number) => number;
   selected: () => ReadonlySet<number>;
   onSelect: (ids: number[]) => void;
+  /** Search has left other rows than before. */
+  onFound?: () => void;
   /** The row that the keyboard or the pointer is at. */
   onFocus?: (id: number | null) => void;
   /** Rows besides those that search hides. */
@@ -259,6 +261,7 @@ export function grid(options: GridOptions): Grid {
     query = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     box.scrollTop = 0;
     refresh();
+    options.onFound?.();
   });
   field.addEventListener("input", search);
   field.addEventListener("keydown", (event) => {

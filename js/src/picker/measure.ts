@@ -1,0 +1,127 @@
+/** How the vector is applied, what effects are measured on, what that costs, and its progress. */
+
+import { debounced, h, setText } from "../dom";
+import { duration, statusText } from "../ui/status";
+import { type By, count, type PickerHost, SCORES, type State } from "./state";
+
+const POSITIONS: [string, string][] = [
+  ["last", "last token"],
+  ["all", "all tokens"],
+  ["all_but_first", "all but the first"],
+];
+
+export interface Measure {
+  element: HTMLElement;
+  refresh(): void;
+}
+
+export function measurePanel(
+  host: PickerHost,
+  signal: AbortSignal,
+  found: () => { ids: number[]; filtered: boolean },
+): Measure {
+  const multiplier = h("input", { type: "number", step: "0.1", class: "sw-short" });
+  const positions = h("select");
+  const by = h(
+    "select",
+    null,
+    ...Object.entries(SCORES).map(([value, title]) => h("option", { value }, title)),
+  ) as HTMLSelectElement;
+  const go = h("button", { type: "button", class: "primary" }, "Measure effects");
+  const stop = h("button", { type: "button", on: { click: () => host.command("stop") } }, "Stop");
+  const bar = h("progress", { max: "1", "aria-label": "measured" });
+  const cost = h("span", { class: "sw-soft" });
+  const prompts = h("textarea", { rows: "4", spellcheck: "false" });
+  const asked = h("span", { class: "sw-soft sw-picker-suite" });
+  const own = h("label", { class: "above" }, "Prompts to measure on, one a line", prompts);
+
+  const set = <K extends keyof State & string>(key: K, value: State[K]) => host.set({ [key]: value } as Partial<State>);
+  multiplier.addEventListener("change", () => {
+    const value = Number(multiplier.value);
+    if (multiplier.value !== "" && Number.isFinite(value)) set("multiplier", value);
+    else multiplier.value = String(host.get("multiplier"));
+  });
+  positions.addEventListener("change", () => set("positions", JSON.parse(positions.value)));
+  by.addEventListener("change", () => set("by", by.value as By));
+  const typed = debounced(700, signal, () => {
+    const lines = prompts.value.split("\n").filter((line) => line.trim());
+    if (lines.join("\n") !== host.get("prompts").join("\n")) set("prompts", lines);
+  });
+  prompts.addEventListener("input", typed);
+  go.addEventListener("click", () => {
+    const { ids, filtered } = found();
+    host.command("measure", filtered ? { ids } : {});
+  });
+
+  function refresh(): void {
+    const { ids, filtered } = found();
+    const known = host.get("_cost");
+    const status = host.get("_status");
+    const busy = status.phase === "running" || status.phase === "queued";
+    const n = known?.prompts ?? 0;
+    setText(go, filtered ? `Measure ${ids.length} found` : "Measure effects");
+    go.disabled = !host.live || busy || !known || !ids.length;
+    go.title = host.live ? "" : "Needs the model: open the notebook to measure.";
+    stop.hidden = bar.hidden = !host.live || !busy;
+    if (status.progress === null) bar.removeAttribute("value");
+    else bar.value = status.progress;
+    const cells = ids.length * n;
+    if (busy) setText(cost, statusText(status));
+    else if (known)
+      setText(
+        cost,
+        `${count(ids.length)} variants × ${count(n)} prompts = ${count(cells)} cells, about ${duration(Math.max(1, cells * known.seconds))}`,
+      );
+    else setText(cost, host.get("_suite") || host.get("prompts").length ? "" : "Give prompts to measure on.");
+  }
+
+  host.watch(["multiplier", "positions", "by"], () => {
+    const now = JSON.stringify(host.get("positions"));
+    const listed = POSITIONS.map(([value, title]) => [JSON.stringify(value), title] as const);
+    // Python may have asked for positions that the menu does not offer.
+    const options = listed.some(([value]) => value === now) ? listed : [...listed, [now, now] as const];
+    positions.replaceChildren(...options.map(([value, title]) => h("option", { value }, title)));
+    positions.value = now;
+    by.value = host.get("by");
+    multiplier.value = String(host.get("multiplier"));
+  });
+  host.watch(["prompts", "_suite"], () => {
+    const suite = host.get("_suite");
+    own.hidden = suite !== "";
+    asked.hidden = suite === "";
+    setText(asked, `Measured on ${suite}`);
+    asked.title = suite;
+    const text = host.get("prompts").join("\n");
+    // Not while one types: blank lines would vanish under the cursor.
+    if (
+      prompts.value
+        .split("\n")
+        .filter((line) => line.trim())
+        .join("\n") !== text
+    )
+      prompts.value = text;
+  });
+  for (const control of [multiplier, positions, by, prompts]) {
+    control.disabled = !host.live;
+    if (!host.live) control.title = "Needs the model: these are the recorded settings.";
+  }
+  host.watch(["_cost", "_status", "_suite", "prompts"], refresh);
+
+  return {
+    refresh,
+    element: h(
+      "section",
+      { class: "sw-stack sw-picker-measure", "aria-label": "Measure effects" },
+      h(
+        "div",
+        { class: "sw-row" },
+        h("label", null, "Multiplier", multiplier),
+        h("label", null, "Added at", positions),
+        h("label", null, "Effect on", by),
+        asked,
+      ),
+      own,
+      h("div", { class: "sw-row" }, go, stop, bar, cost),
+    ),
+  };
+}

@@ -1,0 +1,51 @@
+/** A vector that has no features: what that means, and decomposing it into some. */
+
+import { h, setText } from "../dom";
+import type { PickerHost } from "./state";
+
+export function sourcePanel(host: PickerHost): HTMLElement {
+  const words = h("p");
+  const k = h("input", { type: "number", min: "1", step: "1", value: "32", class: "sw-short" });
+  const remainder = h("input", { type: "checkbox" });
+  const go = h("button", { type: "button" }, "Decompose");
+  const form = h(
+    "form",
+    { class: "sw-row" },
+    h("label", null, "into", k, "features"),
+    h("label", null, remainder, "keep what they do not express"),
+    go,
+  );
+  const section = h("section", { class: "sw-stack sw-picker-source", "aria-label": "The vector" }, words, form);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const value = Math.round(Number(k.value));
+    if (value >= 1) host.set({ k: value, remainder: remainder.checked });
+  });
+  remainder.addEventListener("change", () => {
+    if (host.get("_vector").decomposed) host.set({ remainder: remainder.checked });
+  });
+  for (const control of [k, remainder, go]) {
+    control.disabled = !host.live;
+    if (!host.live) control.title = "Needs the model: open the notebook to decompose.";
+  }
+  host.watch(["_vector", "k", "remainder"], () => {
+    const { kind, name = "", decomposed, remainder: left = 0 } = host.get("_vector");
+    section.hidden = kind === "features" && !decomposed;
+    form.hidden = kind === "none" || kind === undefined;
+    const now = host.get("k");
+    if (now !== null) k.value = String(now);
+    remainder.checked = host.get("remainder");
+    setText(go, decomposed ? "Decompose again" : "Decompose");
+    const share = `${(100 * left).toFixed(0)} % of its norm`;
+    if (kind === "plain")
+      setText(words, `“${name}” is a direction without SAE coefficients: there are no features to drop yet.`);
+    else if (decomposed)
+      setText(words, left > 0.005 ? `Decomposed. What no feature expresses, ${share}, stays.` : "Decomposed.");
+    else
+      setText(
+        words,
+        "There is no vector yet. Give AblationPicker(model, vector=...), or the vector of another widget, which is then followed.",
+      );
+  });
+  return section;
+}

@@ -1,0 +1,209 @@
+/** What Python tells the AblationPicker, and what it is told. */
+
+import { type CommonState, type Host, type Packed, unpack } from "../host";
+
+export type By = "logit_diff" | "p_answer" | "kl";
+
+export interface State extends CommonState {
+  prompts: string[];
+  dropped_ids: number[];
+  multiplier: number;
+  positions: string | number | number[];
+  by: By;
+  k: number | null;
+  remainder: boolean;
+  _vector: Vector;
+  _suite: string;
+  _features: Features | null;
+  _geometry: Geometry | null;
+  _rules: Rule[];
+  _answers: Answers | null;
+  _cost: { seconds: number; prompts: number } | null;
+  _effects: Effects | null;
+  _greedy: Greedy | null;
+}
+
+export interface Vector {
+  /** "plain" has no coefficients. */
+  kind: "none" | "plain" | "features";
+  name?: string;
+  hook?: string;
+  norm?: number;
+  /** Norm of what no feature expresses, as a share. */
+  remainder?: number;
+  decomposed?: boolean;
+}
+
+export interface Features {
+  ids: number[];
+  labels: string[];
+  flags: string[][];
+  density: (number | null)[];
+  tokens: string[][];
+  coefficients: Packed;
+  shares: Packed;
+}
+
+export interface Geometry {
+  square: number;
+  dots: Packed | null;
+  products: Packed | null;
+}
+
+export interface Rule {
+  name: string;
+  title: string;
+  ids: number[];
+}
+
+export interface Said {
+  text: string[];
+  right: boolean[];
+  score: (number | null)[];
+}
+
+export interface Answers {
+  by: By;
+  /** Whether prompts have answers of their own, from a suite. */
+  answered: boolean;
+  tasks: string[];
+  prompts: string[];
+  expected: string[];
+  foils: string[];
+  /** What `after` holds for. */
+  dropped: number[];
+  /** How many prompts built the vector. */
+  seen: number;
+  unsteered: Said;
+  full: Said;
+  after: Said | null;
+}
+
+export interface Effects {
+  by: By;
+  ids: number[];
+  effect: Packed;
+  se: Packed;
+  agree: Packed;
+  by_prompt: Packed;
+  finished: boolean;
+}
+
+export interface Greedy {
+  by: By;
+  dropped: number[];
+  labels: string[];
+  selection: (number | null)[];
+  held_out: (number | null)[];
+  right: number[];
+  random: (number | null)[];
+  p: number | null;
+  choosing: number;
+  judging: number;
+  verdict: string;
+  finished: boolean;
+  holds: boolean;
+}
+
+export type PickerHost = Host<State>;
+
+export const SCORES: Record<By, string> = {
+  logit_diff: "logit difference",
+  p_answer: "probability of the answer",
+  kl: "KL divergence",
+};
+
+/** A feature as the table shows it. */
+export interface Row {
+  id: number;
+  label: string;
+  flags: string[];
+  density: number | null;
+  tokens: string[];
+  coefficient: number;
+  share: number;
+}
+
+export function rowsOf(features: Features | null): Row[] {
+  if (!features) return [];
+  const [coefficients, shares] = [unpack(features.coefficients), unpack(features.shares)];
+  return features.ids.map((id, n) => ({
+    id,
+    label: features.labels[n] ?? "",
+    flags: features.flags[n] ?? [],
+    density: features.density[n] ?? null,
+    tokens: features.tokens[n] ?? [],
+    coefficient: coefficients[n] ?? 0,
+    share: shares[n] ?? 0,
+  }));
+}
+
+export interface Effect {
+  effect: number;
+  se: number;
+  agree: number;
+  byPrompt: number[];
+}
+
+export function effectsOf(effects: Effects | null): Map<number, Effect> {
+  if (!effects) return new Map();
+  const [effect, se, agree, all] = [effects.effect, effects.se, effects.agree, effects.by_prompt].map(unpack);
+  const n = effects.by_prompt.shape[1] ?? 0;
+  return new Map(
+    effects.ids.map((id, i) => [
+      id,
+      {
+        effect: effect?.[i] ?? Number.NaN,
+        se: se?.[i] ?? Number.NaN,
+        agree: agree?.[i] ?? Number.NaN,
+        byPrompt: Array.from(all?.slice(i * n, (i + 1) * n) ?? []),
+      },
+    ]),
+  );
+}
+
+/** How long of the vector is left, as a share of its norm, and its cosine to the full vector; null where unknown. */
+export function kept(
+  features: Features | null,
+  geometry: Geometry | null,
+  dropped: ReadonlySet<number>,
+): { norm: number; cosine: number } | null {
+  if (!features || !geometry) return null;
+  const gone = features.ids.flatMap((id, n) => (dropped.has(id) ? [n] : []));
+  if (!gone.length) return { norm: 1, cosine: 1 };
+  if (!geometry.dots || !geometry.products) return null;
+  const [dots, products] = [unpack(geometry.dots), unpack(geometry.products)];
+  const n = features.ids.length;
+  let along = 0;
+  let among = 0;
+  for (const i of gone) {
+    along += dots[i] ?? 0;
+    for (const j of gone) among += products[i * n + j] ?? 0;
+  }
+  const { square } = geometry;
+  const left = Math.max(0, square - 2 * along + among);
+  // Single precision: what is nothing leaves a little.
+  if (left < 1e-6 * square) return { norm: 0, cosine: 0 };
+  return { norm: Math.sqrt(left / square), cosine: (square - along) / Math.sqrt(square * left) };
+}
+
+/** Whether two lists name the same features. */
+export function alike(a: readonly number[], b: readonly number[]): boolean {
+  const set = new Set(a);
+  return set.size === new Set(b).size && b.every((id) => set.has(id));
+}
+
+/** The drops in force that this vector has. */
+export function droppedOf(host: PickerHost): Set<number> {
+  const own = new Set(host.get("_features")?.ids ?? []);
+  return new Set(host.get("dropped_ids").filter((id) => own.has(id)));
+}
+
+export const count = (n: number) => n.toLocaleString("en-GB");
+export const right = (said: Said) => said.right.filter(Boolean).length;
+/** A change, with its sign. */
+export const signed = (value: number, digits = 2) => {
+  if (Number.isNaN(value)) return "–";
+  const text = Math.abs(value).toFixed(digits);
+  return Number(text) === 0 ? text : `${value < 0 ? "−" : "+"}${text}`;
+};

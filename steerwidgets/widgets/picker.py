@@ -1,0 +1,312 @@
+"""AblationPicker: which features of a vector to keep, by hand, by rule, by measured effect or automatically."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import traitlets as t
+
+from steerwidgets.core.features import Features, FeatureSet
+from steerwidgets.core.positions import Positions, check_positions
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.batches import check_prompts
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.ablation import AblationResult, measure
+from steerwidgets.study.greedy import GreedyAblation, greedy_ablation
+from steerwidgets.study.rules import rules
+from steerwidgets.study.scoring import Score
+from steerwidgets.study.subject import BY, Subject
+from steerwidgets.study.tasks import Task, TaskSuite
+from steerwidgets.widgets.base import STATIC, StudyWidget
+from steerwidgets.widgets.jobs import Job
+from steerwidgets.widgets.picker_state import (
+    answers_state,
+    effects_state,
+    features_state,
+    geometry_state,
+    greedy_state,
+    rules_state,
+    vector_state,
+)
+
+
+class AblationPicker(StudyWidget):
+    """Drop features from a vector, and see what that does.
+
+    `vector` is the vector after the drops, and may be followed by other widgets; `source` is the vector as it came.
+
+    Args:
+        vector: what to drop features from; one that another widget makes is followed.
+        suite: a `Task` or `TaskSuite` to measure on.
+        prompts: plain prompts to measure on where there is no suite.
+        dropped: features that are dropped to begin with.
+        multiplier: of the vector; the middle one of the model's preset if left out.
+        positions: where to add it; the model's preset if left out.
+        by: what effects are a change of, `"logit_diff"`, `"p_answer"` or `"kl"`.
+        k: decompose a vector that has no coefficients into so many features.
+        remainder: keep, in the vector, what those features do not express.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        "source", "suite", "prompts", "dropped_ids", "multiplier", "positions", "by", "k", "remainder",
+    )  # fmt: skip
+    QUIET: ClassVar[frozenset[str]] = frozenset({"dropped_ids"})
+    _esm = STATIC / "picker.js"
+
+    source = t.Instance(SteeringVector, allow_none=True)
+    suite = t.Instance(TaskSuite, allow_none=True)
+    vector = t.Instance(SteeringVector, allow_none=True)
+    prompts = t.List(t.Unicode()).tag(sync=True)
+    dropped_ids = t.List(t.Int()).tag(sync=True)
+    multiplier = t.Float().tag(sync=True)
+    positions = t.Any().tag(sync=True)
+    by = t.Enum(BY, "logit_diff").tag(sync=True)
+    k = t.Int(None, allow_none=True).tag(sync=True)
+    remainder = t.Bool(True).tag(sync=True)
+    _vector = t.Dict({"kind": "none"}).tag(sync=True)
+    _suite = t.Unicode().tag(sync=True)
+    _features = t.Dict(None, allow_none=True).tag(sync=True)
+    _geometry = t.Dict(None, allow_none=True).tag(sync=True)
+    _rules: t.List[Any] = t.List().tag(sync=True)
+    _answers = t.Dict(None, allow_none=True).tag(sync=True)
+    _cost = t.Dict(None, allow_none=True).tag(sync=True)
+    _effects = t.Dict(None, allow_none=True).tag(sync=True)
+    _greedy = t.Dict(None, allow_none=True).tag(sync=True)
+
+    def __init__(
+        self,
+        model: SteeredModel,
+        vector: SteeringVector | None = None,
+        suite: TaskSuite | Task | None = None,
+        prompts: str | Sequence[str] | None = None,
+        dropped: Features = (),
+        multiplier: float | None = None,
+        positions: Positions | None = None,
+        by: str = "logit_diff",
+        k: int | None = None,
+        remainder: bool = True,
+    ) -> None:
+        if vector is not None and not isinstance(vector, SteeringVector):
+            raise TypeError(f"AblationPicker takes a SteeringVector; found {type(vector).__name__}.")
+        if suite is not None and prompts is not None:
+            raise ValueError("give a suite or prompts, not both: effects are measured on one of them.")
+        self._subject: Subject | None = None
+        self._ablation: AblationResult | None = None
+        self._chosen: GreedyAblation | None = None
+        self._whole: tuple[Any, SteeringVector | None] = (None, None)
+        preset = getattr(model, "preset", None)
+        super().__init__(
+            model,
+            source=vector,
+            suite=TaskSuite([suite]) if isinstance(suite, Task) else suite,
+            prompts=[] if prompts is None else check_prompts(prompts),
+            dropped_ids=list(FeatureSet.of(dropped)),
+            multiplier=preset.multipliers[len(preset.multipliers) // 2]
+            if multiplier is None and preset
+            else multiplier,
+            positions=preset.positions if positions is None and preset else positions,
+            by=by,
+            k=k,
+            remainder=remainder,
+        )
+        self._follow(vector, self._came)
+        self.observe(self._name_suite, "suite")
+        self._name_suite()
+        self.observe(self._make_vector, ["source", "dropped_ids", "k", "remainder"])
+        self._make_vector()
+
+    @property
+    def dropped(self) -> FeatureSet:
+        """The features dropped."""
+        ids = tuple(self.dropped_ids)
+        return FeatureSet(ids, tuple(str(self.model.labels.get(i, "")) for i in ids), "dropped")
+
+    @dropped.setter
+    def dropped(self, features: Features) -> None:
+        self.dropped_ids = list(FeatureSet.of(features))
+
+    @property
+    def ablation(self) -> AblationResult:
+        """The effect of each feature; measured now unless it was measured for the inputs as they are."""
+        result = self._ready_result()
+        return self.run() if result is None else result
+
+    @property
+    def greedy(self) -> GreedyAblation | None:
+        """The last automatic choice."""
+        return self._chosen
+
+    def run(self) -> AblationResult:
+        """Measure the effect of every feature now, in this thread."""
+        if self._coefficients() is None:
+            raise ValueError(self._lacks())
+        if not self._asks():
+            raise ValueError("there is nothing to measure on; give AblationPicker(..., suite=...) or prompts=[...].")
+        super().run()
+        self._measure(Job("measure", self._told), None)
+        self._set_status(phase="done")
+        assert self._ablation is not None
+        return self._ablation
+
+    def choose(self, max_drops: int | None = None, draws: int = 20, seed: int = 0) -> GreedyAblation:
+        """Choose features to drop automatically, now, in this thread (see `sw.greedy_ablation`); drops nothing."""
+        self._ready_result()
+        self._choose(Job("choose", self._told), max_drops, draws, seed)
+        self._set_status(phase="done")
+        assert self._chosen is not None
+        return self._chosen
+
+    @t.validate("positions")
+    def _check_positions(self, proposal: Any) -> Any:
+        positions = check_positions(proposal["value"])
+        if isinstance(positions, slice):
+            raise t.TraitError(f"positions={positions} cannot be shown in a widget; give a name, an int or a list.")
+        return positions if isinstance(positions, str | int) else list(positions)
+
+    @t.validate("multiplier")
+    def _check_multiplier(self, proposal: Any) -> float:
+        if not math.isfinite(proposal["value"]):
+            raise t.TraitError(f"multiplier={proposal['value']} is not a finite number.")
+        return proposal["value"]
+
+    def _compute(self, job: Job) -> None:
+        """Everything that costs little: what the vector is made of, answers before and after, and what effects cost."""
+        self._subject = self._ablation = self._chosen = None
+        whole = self._coefficients()
+        self._publish(_vector=vector_state(self.source, self._base()), _effects=None, _greedy=None)
+        if whole is None:
+            self._publish(_features=None, _geometry=None, _rules=[], _answers=None, _cost=None)
+            return
+        self._publish(
+            _features=features_state(self.model, whole),
+            _geometry=geometry_state(whole),
+            _rules=rules_state(rules(self.model, whole)),
+        )
+        if not self._asks():
+            self._publish(_answers=None, _cost=None)
+            return
+        job.report(1, 3, "answers")
+        subject = Subject(self.model, whole, self._asks(), self.by, self.multiplier, self.positions)
+        self._subject = subject
+        self._tell_answers()
+        job.check()
+        job.report(2, 3, "timing a batch")
+        seconds = subject.panel.seconds_per_cell(subject.without(whole.features.ids[:1]))
+        self._publish(_cost={"seconds": seconds, "prompts": len(subject.items)})
+
+    def _result(self) -> AblationResult | None:
+        return self._ablation
+
+    def _do_measure(self, ids: list[int] | None = None) -> None:
+        """Measure the effects of some features, or of all."""
+        self._start("measure", lambda job: self._measure(self._prepared(job), ids))
+
+    def _do_choose(self, max_drops: int | None = None) -> None:
+        self._start("choose", lambda job: self._choose(self._prepared(job), max_drops, 20, 0))
+
+    def _measure(self, job: Job, ids: list[int] | None) -> None:
+        subject = self._need_subject()
+        features = subject.features if ids is None else subject.check(FeatureSet.of(ids))
+
+        def show(result: AblationResult) -> None:
+            self._ablation = result
+            self._publish(_effects=effects_state(result))
+
+        result = measure(subject, features, job.report, job.stopped, show)
+        if not result.about["measured"]:
+            return
+        show(result)
+        whole = self._coefficients()
+        if whole is not None:
+            self._publish(_rules=rules_state(rules(self.model, whole, result)))
+
+    def _choose(self, job: Job, max_drops: int | None, draws: int, seed: int) -> None:
+        subject = self._need_subject()
+        assert subject.vector is not None
+        self._chosen = greedy_ablation(
+            self.model, subject.vector, self._asks(), self.by, self.multiplier, self.positions, max_drops, draws, seed,
+            job.report, job.stopped,
+        )  # fmt: skip
+        self._publish(_greedy=greedy_state(self._chosen))
+
+    def _tell_answers(self) -> None:
+        """Answers before and after the drops that are in force now."""
+        subject = self._subject
+        if subject is None:
+            return
+        dropped = [i for i in self.dropped_ids if i in subject.features]
+        after: list[Score] = subject.full
+        if dropped:
+            [after] = subject.panel.scores([subject.without(dropped)])
+        self._publish(_answers=answers_state(subject, after, dropped))
+
+    def _make_vector(self, change: Any = None) -> None:
+        """Publish the vector after the drops."""
+        base = self._base()
+        whole = self._coefficients()
+        if base is None:
+            self.vector = None
+            return
+        dropped = [] if whole is None else [i for i in self.dropped_ids if i in whole.features]
+        # A copy where nothing is dropped: the source has a maker already, whom others follow.
+        self._make("vector", whole.drop(dropped) if whole is not None and dropped else replace(base))
+        if change is not None and change.name == "dropped_ids" and self._awake:
+            self._start("answers", lambda job: self._tell_answers())
+
+    def _name_suite(self, change: Any = None) -> None:
+        tasks = self.suite or ()
+        self._suite = "; ".join(f"{task.name} ({len(task)})" for task in tasks)
+
+    def _came(self, vector: SteeringVector | None) -> None:
+        with self._lock:
+            self.source = vector
+
+    def _base(self) -> SteeringVector | None:
+        """The vector that features are dropped from: the source, decomposed if asked for."""
+        with self._lock:
+            key = (self.source, self.k, self.remainder)
+            if self._whole[0] != key:
+                self._whole = (key, None if self.source is None else self._with_features(self.source))
+            return self._whole[1]
+
+    def _with_features(self, source: SteeringVector) -> SteeringVector:
+        sae = self.model.sae
+        if source.coefficients is None:
+            return source if self.k is None else source.decompose(self.model, "sparse", self.k, self.remainder)
+        if source.rows is None and sae is not None and source.coefficients.numel() == sae.d_sae:
+            ids = source.coefficients.nonzero()[:, 0]
+            return replace(source, rows=sae.W_dec[ids.to(sae.W_dec.device)])
+        return source
+
+    def _coefficients(self) -> SteeringVector | None:
+        """The vector that features are dropped from, if it has any."""
+        base = self._base()
+        return base if base is not None and base.coefficients is not None and base.rows is not None else None
+
+    def _asks(self) -> TaskSuite | list[str]:
+        return self.suite if self.suite is not None else list(self.prompts)
+
+    def _prepared(self, job: Job) -> Job:
+        """Compute what an earlier stop, or an error, left out."""
+        if self._subject is None:
+            self._compute(job)
+            job.check()
+        return job
+
+    def _need_subject(self) -> Subject:
+        if self._subject is None:
+            raise ValueError(
+                self._lacks() if self._coefficients() is None else "there is nothing to measure on; give prompts."
+            )
+        return self._subject
+
+    def _lacks(self) -> str:
+        if self.source is None:
+            return "there is no vector to drop features from; give AblationPicker(model, vector=...)."
+        return (
+            f"{self.source.name!r} has no SAE coefficients to drop; set k=32 to decompose it into 32 features, or "
+            "build it with contrast(..., space='sae')."
+        )
