@@ -14,12 +14,16 @@ from torch import Tensor
 from steerwidgets.core.features import FeatureSet
 from steerwidgets.engine.batches import Prompts, check_prompts
 from steerwidgets.engine.model import Read, SteeredModel
+from steerwidgets.study.projection import neighbours
 from steerwidgets.study.statistics import NullTest, cliffs_delta, permanova, permutation_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 GROUPS = ("A only", "both", "B only")
+# Up to here umap is given the neighbours of each row.
+EXACT = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +121,8 @@ class FeatureComparison:
         rows = self.table[self.table["group"] != ""]
         if rows.empty:
             return pd.DataFrame(columns=["feature", "label", "group", "x", "y"])
-        unit = torch.nn.functional.normalize(self._rows(rows["feature"])).numpy()
+        directions = torch.nn.functional.normalize(self._rows(rows["feature"]))
+        unit = directions.numpy()
         if len(unit) < 5:
             centred = unit - unit.mean(0)
             u, s, _ = np.linalg.svd(centred, full_matrices=False)
@@ -132,8 +137,11 @@ class FeatureComparison:
             with warnings.catch_warnings():
                 # "n_jobs value 1 overridden to 1 by setting random_state", once a call.
                 warnings.simplefilter("ignore")
-                neighbours = min(15, len(unit) - 1)
-                xy = UMAP(n_neighbors=neighbours, metric="cosine", random_state=seed, init="pca").fit_transform(unit)
+                k = min(15, len(unit) - 1)
+                # Below 4,096 rows umap asks for one distance after another, from Python; above, its search is quicker.
+                exact = neighbours(directions, k) if len(unit) < EXACT else (None, None)
+                umap = UMAP(n_neighbors=k, metric="cosine", random_state=seed, init="pca", precomputed_knn=exact)
+                xy = umap.fit_transform(unit)
         return rows[["feature", "label", "group"]].assign(x=xy[:, 0], y=xy[:, 1]).reset_index(drop=True)
 
     def separation(self, permutations: int = 10_000, seed: int = 0) -> NullTest:
@@ -148,6 +156,12 @@ class FeatureComparison:
         ids = [i for features in sets for i in features]
         groups = np.repeat([0, 1], [len(features) for features in sets])
         return permanova(self._rows(ids).double().numpy(), groups, permutations, seed)
+
+    def to_html(self, path: str | Path, title: str | None = None) -> Path:
+        """Write a self-contained page: counts, the map with its test, the table. It needs no network."""
+        from steerwidgets.study.report import write_comparison
+
+        return write_comparison(path, title or f"Features of two prompt sets, {self.model.name}", self)
 
     def _sets(self, k: int | None, padded: bool = False) -> tuple[set[int], set[int], set[int]]:
         """(A only, both, B only) at k."""

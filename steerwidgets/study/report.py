@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from steerwidgets.study.compare import FeatureComparison
     from steerwidgets.study.results import SweepResult
+    from steerwidgets.study.similarity.results import LayerComparison
 
 # Built from js/ and committed: a page needs no node to be written.
 STATIC = Path(__file__).parent.parent / "static"
@@ -162,6 +163,28 @@ def add_comparison(page: Page, name: str, comparison: FeatureComparison, rows: i
     page.table(comparison.table[columns].head(rows), f"The {rows} features that differ most", 3)
 
 
+def add_layers(page: Page, name: str, comparison: LayerComparison, histograms: int = 3) -> None:
+    """A grid of layer pairs: heat map, table with each pair's own null, and the nulls of the highest scores."""
+    page.heading(name)
+    about, table = comparison.about, comparison.table
+    figure = comparison.plot()
+    figure.update_layout(
+        title=None, height=160 + 34 * len(comparison.scores), paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)", margin={"l": 70, "r": 20, "t": 20, "b": 60},
+    )  # fmt: skip
+    page.figure(figure, f"{name}: heat map of {about.get('metric', 'scores')} by pair of layers", 480)
+    page.text(
+        f"{about.get('metric', 'score')} of every pair of layers. Each pair has a null of its own from "
+        f"{about.get('permutations', 0):,} random pairings, since the matrices differ; a cross marks pairs whose score "
+        "is not above theirs (q above 0.05, Benjamini-Hochberg over all pairs).", note=True,
+    )  # fmt: skip
+    page.table(table, "Every pair of layers", 3)
+    for row in table.sort_values("score", ascending=False).head(histograms).itertuples():
+        null = comparison.histogram(str(row.a), str(row.b))
+        null.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
+        page.figure(null, f"{row.a} and {row.b}: score {row.score:.3f} beside its null, p = {row.p:.2g}")
+
+
 def accuracy_table(result: SweepResult) -> pd.DataFrame:
     """Vectors x tasks as text: accuracy, and the range of the random directions in brackets."""
     summary = result.summary()
@@ -181,6 +204,23 @@ def write_report(path: str | Path, title: str, sweeps: Sequence[tuple[str, Sweep
     page = Page(title)
     for name, result in sweeps:
         add_sweep(page, name, result)
+    return page.write(path)
+
+
+def write_comparison(path: str | Path, title: str, comparison: FeatureComparison) -> Path:
+    """A page of one comparison, with the prompts that it rests on."""
+    page = Page(title)
+    add_comparison(page, "Features", comparison, rows=200)
+    page.heading("Prompts")
+    for name, prompts in (("A", comparison.a), ("B", comparison.b)):
+        page.table(pd.DataFrame({"prompt": prompts}), fold=f"{name}: {len(prompts)} prompts")
+    return page.write(path)
+
+
+def write_layers(path: str | Path, title: str, comparison: LayerComparison) -> Path:
+    """A page of one comparison of layers."""
+    page = Page(title)
+    add_layers(page, "Layers", comparison)
     return page.write(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import traceback
@@ -64,6 +65,12 @@ class StudyWidget(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model.name})"
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        # Where pages are built from notebooks, what is live for a reader is recorded for the page.
+        if os.environ.get("STEERWIDGETS_DISPLAY") == "snapshot":
+            return {"text/html": self.snapshot()._repr_html_(), "text/plain": repr(self)}
+        return super()._repr_mimebundle_(**options)
 
     def run(self) -> Any:
         """Compute now, in this thread, and return the typed result; needs no browser.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,16 @@ POLICY = (
 PAGE = (
     "body{margin:2rem auto;max-width:1100px;padding:0 1rem;background:var(--sw-own-ground)}"
     "main{display:grid;gap:1.5rem}"
+)
+# A frame in a notebook is as high as what it shows, which its page alone knows; the page around it may set no script.
+FRAMED = (
+    "if(parent!==window){document.body.style.margin='0';const main=document.querySelector('main');"
+    "new ResizeObserver(()=>parent.postMessage({steerwidgets:main.offsetHeight},'*')).observe(main)}"
+)
+FITTED = (
+    "(()=>{const frame=document.currentScript.previousElementSibling;addEventListener('message',({source,data})=>{"
+    "if(source===frame.contentWindow&&data.steerwidgets>0)"
+    "frame.style.height=Math.min(data.steerwidgets+4,4000)+'px'})})()"
 )
 
 
@@ -53,7 +63,7 @@ def page(widgets: Sequence[AnyWidget], title: str) -> str:
         f"<style>{style}{PAGE}</style></head><body><main>{places}"
         "<noscript>This page needs JavaScript; it asks for nothing over the network.</noscript></main>"
         f'<script type="application/json" id="sw-state">{content}</script>'
-        f"<script>{boot}</script></body></html>"
+        f"<script>{FRAMED}</script><script>{boot}</script></body></html>"
     )
 
 
@@ -71,13 +81,15 @@ def recorded_state(widget: AnyWidget) -> dict[str, Any]:
 class Snapshot:
     """A page to show inside a notebook's output, in a frame without rights over the notebook."""
 
-    html: str
+    html: str = field(repr=False)
     height: int
 
     def _repr_html_(self) -> str:
+        # In single quotes: the state is JSON, and every double quote of it would take six characters.
+        html = self.html.replace("&", "&amp;").replace("'", "&#39;")
         return (
-            f'<iframe srcdoc="{escape(self.html, quote=True)}" sandbox="allow-scripts" title="steerwidgets" '
-            f'style="width:100%;height:{self.height}px;border:0"></iframe>'
+            f'<iframe srcdoc=\'{html}\' sandbox="allow-scripts" title="steerwidgets" '
+            f'style="width:100%;height:{self.height}px;border:0"></iframe><script>{FITTED}</script>'
         )
 
 

@@ -82,6 +82,13 @@ class LayerComparison:
         """The null of one pair, with its score."""
         return self.pairs[a, b].test.histogram(f"{a} and {b}")
 
+    def to_html(self, path: str | Path, title: str | None = None) -> Path:
+        """Write a self-contained page: heat map, table, nulls of the highest scores. It needs no network."""
+        from steerwidgets.study.report import write_layers
+
+        models = self.about.get("models", ["a", "b"])
+        return write_layers(path, title or f"{models[0]} and {models[1]}, layer by layer", self)
+
     def wide(self, column: str) -> pd.DataFrame:
         """A column of the table as a matrix, spaces of a by spaces of b."""
         wide = self.table.pivot(index="a", columns="b", values=column)
