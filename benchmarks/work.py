@@ -85,23 +85,46 @@ def collect(runner: Runner, cells: Sequence[Cell]) -> Tensor:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a method's logits are from the reference, and in how many cells the ordered top ten are the same."""
+    """How far a method's logits are from the reference, and in how many cells the ordered top ten are the same.
+
+    A cell is `tied` if its order differs only between tokens whose logits in the reference lie closer to each other
+    than twice the largest difference of the two methods: which of them comes first is then not determined by the
+    model but by the order in which sums are taken. `gap` is the largest such distance.
+    """
 
     largest: float
     same: int
+    tied: int
     cells: int
+    gap: float
 
     @classmethod
     def of(cls, found: Tensor, reference: Tensor) -> Agreement:
-        same = (found.topk(K).indices == reference.topk(K).indices).all(-1)
-        return cls(float((found - reference).abs().max()), int(same.sum()), len(found))
+        largest = float((found - reference).abs().max())
+        ours, theirs = found.topk(K).indices, reference.topk(K).indices
+        same = (ours == theirs).all(-1)
+        gaps = (reference.gather(-1, ours) - reference.gather(-1, theirs)).abs().amax(-1)
+        tied = ~same & (gaps <= 2 * largest)
+        return cls(
+            largest, int(same.sum()), int(tied.sum()), len(found), float(gaps[tied].max()) if tied.any() else 0.0
+        )
+
+    @property
+    def share(self) -> float:
+        """Of all cells, those with the same order wherever the model determines one."""
+        return (self.same + self.tied) / self.cells
 
     def row(self, name: str) -> list[str]:
         """A table row."""
-        return [name, f"{self.largest:.1e}", f"{self.same} of {self.cells}"]
+        tied = f"{self.tied} (logits {self.gap:.0e} apart)" if self.tied else "0"
+        return [name, f"{self.largest:.1e}", f"{self.same} of {self.cells}", tied]
 
 
-COLUMNS = ["method", "largest difference of a logit", "same ordered top ten"]
+COLUMNS = ["method", "largest difference of a logit", "same ordered top ten", "order differs in a tie"]
+TIES = (
+    "A tie: two logits of the reference closer to each other than twice the largest difference, so that the order of "
+    "summation decides which token comes first."
+)
 
 
 def texts() -> tuple[list[str], list[str]]:

@@ -10,13 +10,16 @@ import torch
 from pandas.testing import assert_frame_equal
 
 import steerwidgets as sw
+from steerwidgets.core.edits import apply_edit
 from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.sae import combine
 from steerwidgets.engine import memory
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.branches import Branches
 from steerwidgets.engine.layouts import blocks
 from steerwidgets.engine.trunk import Trunk, column_bytes
 from steerwidgets.study import packing
+from steerwidgets.study.compare import FeatureComparison
 from steerwidgets.study.scoring import Item, Rows, score_cells, score_item, task_items
 
 HOOK = "blocks.2.hook_resid_post"
@@ -179,3 +182,60 @@ def test_estimates_know_models_without_grouped_heads():
     config.get_text_config = lambda: config
     traces = SimpleNamespace(lm=SimpleNamespace(config=config), n_layers=3)
     assert column_bytes(traces) == 4 * (2 * 3 * 32 + 6 * 32 + 3 * 4 * 32)
+
+
+@pytest.mark.parametrize("shape", [(40,), (5, 40), (2, 3, 40), (0, 40)])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.06, 0.07, 1.0])
+def test_reading_active_rows_alone_equals_the_product(shape, share):
+    """On both sides of the share above which the product runs; tokens without any active feature included."""
+    random = torch.Generator().manual_seed(3)
+    f = torch.randn(shape, generator=random) * (torch.rand(shape, generator=random) < share)
+    rows = torch.randn(40, 24, generator=random)
+    assert combine(f, rows).shape == (*shape[:-1], 24)
+    assert torch.allclose(combine(f, rows), f @ rows, atol=1e-5)
+
+
+def test_few_active_features_read_few_rows():
+    """Rows of features that are silent are not touched: they may be anything."""
+    f = torch.zeros(4, 100)
+    f[0, 3], f[2, 97] = 2.0, -1.0
+    rows = torch.full((100, 8), torch.nan)
+    rows[[3, 97]] = 1.0
+    assert combine(f, rows).tolist() == [[2.0] * 8, [0.0] * 8, [-1.0] * 8, [0.0] * 8]
+
+
+def test_only_asked_positions_are_edited():
+    x = torch.randn(3, 9, 4)
+    for chosen in ([8], [0], [2, 5], list(range(9)), []):
+        mask = torch.zeros(3, 9, dtype=torch.bool)
+        mask[:, chosen] = True
+        mask[1] = False
+        seen: list[int] = []
+
+        def edit(part, seen=seen):
+            seen.append(part.shape[1])
+            return part + 1.0
+
+        assert torch.equal(apply_edit(x, edit, mask), torch.where(mask[..., None], x + 1.0, x))
+        assert seen == ([max(chosen) - min(chosen) + 1] if chosen else [])
+
+
+def test_a_map_is_laid_out_from_exact_neighbours(llama, monkeypatch):
+    """The neighbours that umap is given are those of plain cosine distances, and it uses them."""
+    import umap
+
+    given = []
+    fit = umap.UMAP.fit_transform
+    monkeypatch.setattr(umap.UMAP, "fit_transform", lambda self, x: given.append((self, x)) or fit(self, x))
+    features = torch.rand(2, 40, generator=torch.Generator().manual_seed(0)) + 0.1
+    made = FeatureComparison(llama.model, ("a", "b"), ("c", "d"), features, features.flip(0), None, "last").project()
+    [(model, x)] = given
+    assert len(made) == len(x) == 40
+    far = 1 - x @ x.T
+    expected = torch.as_tensor(far).fill_diagonal_(-1).argsort(1)[:, :15]
+    ids, distances = model.precomputed_knn
+    assert [set(row) for row in ids.tolist()] == [set(row) for row in expected.tolist()]
+    assert (
+        abs(distances[:, 1:] - torch.as_tensor(far).gather(1, torch.as_tensor(ids).long()).numpy()[:, 1:]).max() < 1e-5
+    )
+    assert model.knn_dists is not None and model._small_data is False

@@ -92,6 +92,15 @@ def edit_features(sae: SAE, ids: Tensor, scale: float | Tensor, shift: Tensor, c
 def apply_edit(x: Tensor, edit: Edit, mask: Tensor) -> Tensor:
     """`edit(x)` where `mask` [n, q] is True and x elsewhere, x being [n, q, d_model].
 
-    Edits run in float32 whatever the model's precision, so that a trace and cached activations give the same.
+    Edits run in float32 whatever the model's precision, so that a trace and cached activations give the same; and on
+    the columns between the first and the last that the mask names, since to encode the others would be in vain.
     """
-    return torch.where(mask.to(x.device)[..., None], edit(x.float()).to(x.dtype), x)
+    columns = mask.any(0).nonzero()
+    if not len(columns):
+        return x
+    asked = slice(int(columns[0]), int(columns[-1]) + 1)
+    part = x[:, asked]
+    steered = torch.where(mask[:, asked].to(x.device)[..., None], edit(part.float()).to(x.dtype), part)
+    if steered.shape[1] == x.shape[1]:
+        return steered
+    return torch.cat([x[:, : asked.start], steered, x[:, asked.stop :]], 1)

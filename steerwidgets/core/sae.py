@@ -11,6 +11,8 @@ from torch import Tensor
 Activation = Literal["relu", "jumprelu", "topk"]
 Normalisation = Literal["none", "layer_norm", "constant_norm_rescale"]
 
+# Up to this share of active features, reading their rows alone beats a product with all rows.
+SPARSE = 1 / 16
 # SAELens' own, added when a token is normalised and not when that is undone.
 LAYER_NORM_EPS = 1e-5
 
@@ -118,7 +120,7 @@ class SAE:
         Raises:
             ValueError: the SAE normalises each token and `x` is not given.
         """
-        out = f @ self.W_dec + self.b_dec
+        out = combine(f, self.W_dec) + self.b_dec
         if self.normalize_activations == "none":
             return out
         if x is None:
@@ -188,3 +190,20 @@ class SAE:
                 f"feature {wrong[0]} is out of range: {self.name} has {self.d_sae} features, 0 to {self.d_sae - 1}."
             )
         return ids
+
+
+def combine(f: Tensor, rows: Tensor) -> Tensor:
+    """The product f @ rows, [..., d_sae] by [d_sae, d_model], which reads few rows where few features are active.
+
+    Not on a GPU: to find the active ones would hold it up, and the product is quick there.
+    """
+    if f.device.type != "cpu":
+        return f @ rows
+    flat = f.reshape(-1, f.shape[-1])
+    token, ids = flat.nonzero(as_tuple=True)
+    if len(ids) > SPARSE * flat.numel():
+        return f @ rows
+    starts = torch.searchsorted(token, torch.arange(len(flat)))
+    weights = flat[token, ids].to(rows.dtype)
+    out = torch.nn.functional.embedding_bag(ids, rows, starts, mode="sum", per_sample_weights=weights)
+    return out.view(*f.shape[:-1], rows.shape[1])
