@@ -30,6 +30,7 @@ _NAMES = {
     "xray": "steerwidgets.study.xray",
     "import_vector": "steerwidgets.study.foreign",
     "as_code": "steerwidgets.study.code",
+    "VectorBuilder": "steerwidgets.widgets.builder",
     "dose_response": "steerwidgets.study.dose",
     "Task": "steerwidgets.study.tasks",
     "TaskSuite": "steerwidgets.study.tasks",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from steerwidgets.study.tasks import Task as Task
     from steerwidgets.study.tasks import TaskSuite as TaskSuite
     from steerwidgets.study.xray import xray as xray
+    from steerwidgets.widgets.builder import VectorBuilder as VectorBuilder
     from steerwidgets.widgets.picker import AblationPicker as AblationPicker
     from steerwidgets.widgets.playground import SteeringPlayground as SteeringPlayground
 

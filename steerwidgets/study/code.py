@@ -65,7 +65,7 @@ def as_code(
             'would show nothing; give another choice, such as "last" or "all_but_first".'
         )
     model.bind(Add(vector, multiplier, positions))
-    named = file or f"{re.sub(r'[^a-z0-9]+', '-', vector.name.lower())[:40].strip('-') or 'vector'}.safetensors"
+    named = file or file_name(vector)
     made, from_file = _made(vector, model, named)
     inline = vector.direction.numel() <= INLINE and file is None
     position = f"slice({positions.start}, {positions.stop}, {positions.step})" if isinstance(positions, slice) else None
@@ -83,6 +83,12 @@ def as_code(
     ]
     plain = _nnsight(vector, model, prompt, multiplier, positions, None if inline else named)
     return Code("\n".join(ours), "\n".join(plain), named if from_file or not inline else None)
+
+
+def file_name(vector: SteeringVector) -> str:
+    """A vector's name as that of a file."""
+    plain = re.sub(r"[^a-z0-9]+", "-", vector.name.lower())[:40].strip("-")
+    return f"{plain or 'vector'}.safetensors"
 
 
 def _made(vector: SteeringVector, model: SteeredModel, file: str) -> tuple[list[str], bool]:

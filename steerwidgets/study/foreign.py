@@ -209,8 +209,8 @@ def _torch(path: Path) -> Found:
         # Whatever an unpickler that allows tensors alone may stumble over.
         raise ValueError(
             f"{path.name} holds Python objects or is damaged, and is not read: loading such objects can run code. "
-            "Where it was made, save plain tensors instead: torch.save({13: tensor}, path), by layer; for steering-vectors "
-            "torch.save(dict(vector.layer_activations), path)."
+            "Where it was made, save plain tensors instead: torch.save({13: tensor}, path), by layer; for "
+            "steering-vectors torch.save(dict(vector.layer_activations), path)."
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("layer_activations"), Mapping):
         kind = state.get("layer_type", "decoder_block")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
 from typing import get_args
@@ -60,7 +60,8 @@ class Xray:
         table: one row a feature, largest part first: feature, label, coefficient, share; and one column a
             decomposition, with the coefficient that the feature has there. `share` is the part's projection on the
             vector, in lengths of the vector: shares and the remainder's add up to one.
-        decompositions: method, features, explained, cosine, norm; at `k` features each, "published" as it comes.
+        decompositions: method, features, explained, cosine, norm; at `k` features each, "published" as it comes, and
+            "own" for the coefficients that the vector has.
         remainders: by method, the share of |v|² left after 0 .. features, float64.
         promoted, suppressed: token and logit (of the unit direction, centred), largest first; None where the weights
             are not on this machine.
@@ -95,6 +96,7 @@ def xray(
     method: Method = "sparse",
     k: int = 32,
     others: Mapping[str, SteeringVector] | None = None,
+    written: SteeringVector | None = None,
     replayer: Replayer | None = None,
 ) -> Xray:
     """See what a vector is made of.
@@ -102,6 +104,7 @@ def xray(
     Args:
         method, k: how a vector without coefficients is written in features; a vector that has some keeps them.
         others: vectors to take cosines with.
+        written: the vector with coefficients, where somebody has written it in features already.
         replayer: one that has read the source prompts already, to read them only once.
 
     Raises:
@@ -116,9 +119,10 @@ def xray(
     sources = [p for made in contrasts(vector.recipe) for p in (*made["positive"], *(made["negative"] or ()))]
     promoted, suppressed = promotes(model, vector) or (None, None)
     readable = why_no_features(model, vector) is None
-    written = vector if vector.coefficients is not None and readable else None
-    if written is None and readable and vector.norm > 0:
-        written = vector.decompose(model, method, k, remainder=True)
+    if written is None and readable and vector.coefficients is not None:
+        written = vector
+    elif written is None and readable and vector.norm > 0:
+        written = vector.decompose(model, method, _most(model, k), remainder=True)
     compared = decompositions(model, vector, k) if readable and vector.norm > 0 else {}
     return Xray(
         vector,
@@ -148,7 +152,7 @@ def why_no_features(model: SteeredModel, vector: SteeringVector) -> str | None:
 
 def decompositions(model: SteeredModel, vector: SteeringVector, k: int) -> dict[Method, SteeringVector]:
     """The vector decomposed in every way, without the remainders; `k` is lowered where the model is smaller."""
-    k = min(k, _most(model, k))
+    k = _most(model, k)
     return {method: vector.decompose(model, method, k) for method in get_args(Method)}
 
 
@@ -261,10 +265,20 @@ def _table(
     return pd.DataFrame(table)
 
 
+def _decoded(vector: SteeringVector) -> SteeringVector:
+    """What the coefficients alone decode to."""
+    assert vector.coefficients is not None and vector.rows is not None
+    values = vector.coefficients[vector.coefficients != 0]
+    return replace(vector, direction=(values[:, None] * vector.rows).sum(0))
+
+
 def _summary(vector: SteeringVector, compared: Mapping[Method, SteeringVector]) -> pd.DataFrame:
+    listed: dict[str, SteeringVector] = {str(method): made for method, made in compared.items()}
+    if vector.coefficients is not None and vector.rows is not None and compared:
+        listed = {"own": _decoded(vector), **listed}
     rows = []
-    for method, made in compared.items():
+    for method, made in listed.items():
         left = float((vector.direction - made.direction).square().sum())
-        explained = 1 - left / vector.norm**2
+        explained = 1 - left / max(vector.norm**2, 1e-30)
         rows.append((method, len(made.features), explained, vector.cosine(made), made.norm))
     return pd.DataFrame(rows, columns=["method", "features", "explained", "cosine", "norm"])

@@ -1,0 +1,135 @@
+/** The ways to write a vector in features, side by side, and what each leaves over as features are added. */
+
+import { h, number, setText, uid } from "../dom";
+import { type Host, unpack } from "../host";
+import { chart } from "../ui/chart";
+import { slider } from "../ui/slider";
+import { METHODS, type Method, type State } from "./state";
+
+const percent = (value: number | null | undefined) =>
+  value === null || value === undefined ? "–" : `${Math.round(100 * value)} %`.replace("-", "−");
+
+export function decompositionPanel(host: Host<State>): HTMLElement {
+  const off = !host.live;
+  const offTip = off ? "Recorded: another decomposition needs the model" : null;
+  const group = uid();
+  const body = h("tbody");
+  const table = h(
+    "table",
+    { class: "sw-build-table", "aria-label": "Decompositions" },
+    h(
+      "thead",
+      null,
+      h(
+        "tr",
+        null,
+        h("th", { scope: "col" }, "Written in features"),
+        h("th", { scope: "col", class: "number" }, "features"),
+        h(
+          "th",
+          { scope: "col", class: "number", title: "Share of the vector's squared length that the features express" },
+          "explained",
+        ),
+        h(
+          "th",
+          { scope: "col", class: "number", title: "Cosine of what the features decode to with the vector" },
+          "cosine",
+        ),
+        h("th", { scope: "col", class: "number", title: "Norm of what the features decode to" }, "norm"),
+      ),
+    ),
+    body,
+  );
+  const k = slider({
+    label: "Features, at most",
+    min: 1,
+    max: 64,
+    step: 1,
+    value: host.get("k"),
+    onInput: (value) => curves.mark(value),
+    onCommit: (value) => host.set({ k: value }),
+  });
+  k.input.disabled = off;
+  if (offTip) k.input.title = offTip;
+  const keep = h("input", { type: "checkbox", disabled: off, title: offTip });
+  keep.addEventListener("change", () => host.set({ remainder: keep.checked }));
+  const curves = chart({
+    label: "Remainder by number of features",
+    signal: host.signal,
+    height: 150,
+    formatX: String,
+    ...(off ? {} : { onPick: (at: number) => host.set({ k: Math.max(1, at) }) }),
+  });
+  const why = h("p", { class: "sw-soft" });
+  const keepRow = h(
+    "label",
+    { title: "What the features do not express stays in the vector; without it the vector is what they decode to" },
+    keep,
+    "Keep the remainder",
+  );
+  const shown = h(
+    "div",
+    { class: "sw-columns two" },
+    h("div", { class: "sw-stack" }, h("div", { class: "sw-build-scroll" }, table), k.element, keepRow),
+    h("div", { class: "sw-stack" }, h("h3", null, "Remainder, by number of features"), curves.element),
+  );
+
+  host.watch(["_xray", "_made", "decomposition", "k", "remainder"], () => {
+    const { decompositions = [], curves: found = {}, most = 64 } = host.get("_xray");
+    const made = host.get("_made");
+    const now = made.method;
+    shown.hidden = !decompositions.length;
+    why.hidden = !!decompositions.length;
+    setText(why, made.why ?? "");
+    body.replaceChildren(
+      ...decompositions.map(({ method, features, explained, cosine, norm }) => {
+        const radio = h("input", {
+          type: "radio",
+          name: group,
+          value: method,
+          checked: method === now,
+          disabled: off,
+          on: { change: () => host.set({ decomposition: method }) },
+        });
+        return h(
+          "tr",
+          { class: method === now ? "chosen" : null },
+          h(
+            "th",
+            { scope: "row" },
+            h(
+              "label",
+              { title: offTip ?? METHODS[method].tip },
+              radio,
+              h("i", { class: `sw-build-key ${method}`, "aria-hidden": "true" }),
+              METHODS[method].name,
+            ),
+          ),
+          h("td", { class: "number" }, String(features)),
+          h("td", { class: "number" }, percent(explained)),
+          h("td", { class: "number" }, number(cosine)),
+          h("td", { class: "number" }, number(norm, 1)),
+        );
+      }),
+    );
+    k.input.max = String(most);
+    k.show(Math.min(most, host.get("k")));
+    const choosable = now !== "own" && now !== "published";
+    k.input.disabled = off || !choosable;
+    keep.checked = host.get("remainder");
+    keep.disabled = off || now === "own";
+    const lines = (Object.entries(found) as [Method, Parameters<typeof unpack>[0]][]).map(([method, packed]) => {
+      const y = Array.from(unpack(packed));
+      return { name: METHODS[method].name, x: y.map((_, n) => n), y, kind: method };
+    });
+    curves.draw({
+      lines,
+      include: [0, 1],
+      format: percent,
+      read: (at) =>
+        `${at} features leave ${lines.map(({ name, y }) => `${percent(y[at])} (${name.toLowerCase()})`).join(", ")}`,
+    });
+    curves.mark(choosable ? Math.min(most, host.get("k")) : null);
+  });
+  return h("div", { class: "sw-stack" }, why, shown);
+}

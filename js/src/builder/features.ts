@@ -1,0 +1,188 @@
+/** The vector's features, each with its part of it and a slider for its weight. */
+
+import { debounced, focused, h, number, setText } from "../dom";
+import { type Host, unpack } from "../host";
+import type { State } from "./state";
+import type { Store } from "./weights";
+
+const FEW = 40;
+const SPAN = { min: 0, max: 2, step: 0.05 };
+
+interface Row {
+  id: number;
+  element: HTMLElement;
+  input: HTMLInputElement;
+  output: HTMLElement;
+  text: string;
+}
+
+export function featurePanel(host: Host<State>, store: Store): HTMLElement {
+  let rows: Row[] = [];
+  let shown = FEW;
+  let entry = 0;
+  let query: string[] = [];
+  const list = h("ul", { class: "sw-build-features", "aria-label": "Features of the vector, largest part first" });
+  const search = h("input", {
+    type: "search",
+    placeholder: "Search labels",
+    "aria-label": "Search features",
+    autocomplete: "off",
+  });
+  const count = h("span", { class: "sw-soft", "aria-live": "polite" });
+  const reset = h("button", { type: "button", class: "plain", on: { click: () => store.reset() } }, "All weights to 1");
+  const more = h("button", {
+    type: "button",
+    on: {
+      click: () => {
+        shown = Number.POSITIVE_INFINITY;
+        arrange();
+      },
+    },
+  });
+  const rest = h("p", { class: "sw-soft" });
+  const head = h(
+    "div",
+    { class: "sw-build-head", "aria-hidden": "true" },
+    h("span", null, "Feature"),
+    h("span", { class: "number", title: "In the SAE's activation units" }, "coefficient"),
+    h(
+      "span",
+      {
+        class: "number",
+        title:
+          "The part's projection on the vector, in lengths of the vector: shares and the remainder add up to 100 %",
+      },
+      "share",
+    ),
+    ...["sparse", "non-neg.", "projection"].map((name) =>
+      h("span", { class: "number wide", title: `Coefficient in the ${name} decomposition` }, name),
+    ),
+    h("span", null, "weight"),
+  );
+  const panel = h(
+    "section",
+    { class: "sw-stack", "aria-label": "Features" },
+    h("div", { class: "sw-row sw-build-tools" }, search, count, reset),
+    head,
+    list,
+    h("div", { class: "sw-row" }, more, rest),
+  );
+
+  search.addEventListener(
+    "input",
+    debounced(60, host.signal, () => {
+      query = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+      arrange();
+    }),
+  );
+
+  const tip = "Left and right change the weight, up and down go to another feature; 0 takes it out, 1 puts it back";
+  function make(): void {
+    const { ids = [], labels = [], flags = [], coefficients, shares, methods } = host.get("_features");
+    const values = unpack(coefficients);
+    const parts = unpack(shares);
+    const others = unpack(methods);
+    const largest = Math.max(...Array.from(parts, Math.abs), 1e-9);
+    const held = focused(list);
+    const heldId = rows.find(({ input }) => input === held)?.id;
+    rows = ids.map((id, n) => {
+      const label = labels[n] || "no label";
+      const input = h("input", {
+        type: "range",
+        ...SPAN,
+        tabindex: "-1",
+        title: tip,
+        "aria-label": `weight of feature ${id}: ${label}`,
+      });
+      const output = h("output", { class: "sw-slider-value", "aria-hidden": "true" });
+      input.addEventListener("input", () => store.preview(id, Number(input.value)));
+      input.addEventListener("change", () => store.commit());
+      input.addEventListener("focus", () => enter(rows.findIndex((row) => row.id === id)));
+      const share = parts[n] ?? 0;
+      const element = h(
+        "li",
+        { class: "sw-build-feature" },
+        h(
+          "span",
+          { class: "sw-build-label", title: `feature ${id}: ${label}` },
+          h("span", { class: "sw-build-id" }, String(id)),
+          h("span", { class: "sw-build-text" }, label),
+          ...(flags[n] ?? []).map((flag) => h("span", { class: "sw-flag" }, flag)),
+        ),
+        h("span", { class: "number" }, number(values[n], 1)),
+        h(
+          "span",
+          { class: "number sw-build-share", style: `--share:${((100 * Math.abs(share)) / largest).toFixed(1)}%` },
+          `${(100 * share).toFixed(1)} %`.replace("-", "−"),
+        ),
+        ...[0, 1, 2].map((m) =>
+          h("span", { class: "number wide" }, others[3 * n + m] ? number(others[3 * n + m], 1) : "–"),
+        ),
+        h("span", { class: "sw-build-weight" }, input, output),
+      );
+      return { id, element, input, output, text: `${id} ${label.toLowerCase()} ${(flags[n] ?? []).join(" ")}` };
+    });
+    arrange();
+    const again = rows.findIndex(({ id }) => id === heldId);
+    if (again >= 0) rows[again]?.input.focus({ preventScroll: true });
+  }
+
+  let inSight: Row[] = [];
+  function arrange(): void {
+    const found = rows.filter(({ text }) => query.every((word) => text.includes(word)));
+    inSight = found.slice(0, shown);
+    list.replaceChildren(...inSight.map(({ element }) => element));
+    const { total = 0, rest: others = 0, left = 0 } = host.get("_features");
+    panel.hidden = !total;
+    setText(count, query.length ? `${found.length} of ${rows.length} features` : `${total} features`);
+    more.hidden = found.length <= shown;
+    setText(more, `Show ${Math.max(0, found.length - shown)} more`);
+    const percent = (share: number) => `${(100 * share).toFixed(1)} %`.replace("-", "−");
+    const words = [];
+    if (total > rows.length) words.push(`${total - rows.length} smaller features: ${percent(others)}`);
+    words.push(`remainder: ${percent(Math.abs(left) < 5e-4 ? 0 : left)}`);
+    setText(rest, words.join("; "));
+    enter(Math.max(0, rows.indexOf(inSight[0] as Row)));
+    paint();
+  }
+
+  /** One tab stop for all sliders. */
+  function enter(at: number): void {
+    rows[entry]?.input.setAttribute("tabindex", "-1");
+    entry = at;
+    rows[at]?.input.setAttribute("tabindex", "0");
+  }
+
+  function paint(): void {
+    for (const { id, element, input, output } of rows) {
+      const weight = store.weight(id);
+      // Python takes weights that the slider does not reach.
+      if (weight > Number(input.max)) input.max = String(weight);
+      if (weight < Number(input.min)) input.min = String(weight);
+      if (Number(input.value) !== weight) input.value = String(weight);
+      const said = weight === 0 ? "out" : number(weight);
+      setText(output, said);
+      input.setAttribute("aria-valuetext", said);
+      element.classList.toggle("out", weight === 0);
+      element.classList.toggle("changed", weight !== 1);
+    }
+    reset.hidden = !Object.keys(store.weights()).length;
+  }
+
+  list.addEventListener("keydown", (event) => {
+    const at = inSight.findIndex(({ input }) => input === event.target);
+    const row = inSight[at];
+    if (!row || event.ctrlKey || event.metaKey || event.altKey) return;
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step !== undefined) inSight[at + step]?.input.focus();
+    else if (event.key === "0" || event.key === "1") {
+      store.preview(row.id, Number(event.key));
+      store.commit();
+    } else return;
+    event.preventDefault();
+  });
+
+  store.onChange(() => paint());
+  host.watch(["_features"], make);
+  return panel;
+}

@@ -1,0 +1,76 @@
+/** How long the vector is and where it points, as the sliders stand. */
+
+import { h, number, setText } from "../dom";
+import type { Host } from "../host";
+import type { State } from "./state";
+import type { Store } from "./weights";
+
+export function numberPanel(host: Host<State>, store: Store): HTMLElement {
+  const fact = (name: string, tip: string) => {
+    const value = h("dd");
+    const note = h("dd", { class: "sw-soft" });
+    const term = h("dt", { title: tip }, name);
+    return { value, note, nodes: [term, value, note] };
+  };
+  const norm = fact("Norm", "Euclidean length of the direction");
+  const ratio = fact(
+    "Of the residual norm",
+    "The vector's norm, in median norms of the residual stream at its hook point",
+  );
+  const cosine = fact("Cosine, unweighed", "With the vector as it was before its features were weighed");
+  const halves = fact("Halves agree", "Cosine between the vectors that two random halves of the source prompts give");
+  const facts = h("dl", { class: "sw-build-facts" }, ...[norm, ratio, cosine, halves].flatMap(({ nodes }) => nodes));
+  const list = h("ul", { class: "sw-build-cosines", "aria-label": "Cosines with other vectors" });
+  const beside = h("div", { class: "sw-stack" }, h("h3", null, "Cosines with other vectors"), list);
+  let bars: { bar: HTMLElement; text: HTMLElement }[] = [];
+
+  const paint = () => {
+    const now = store.numbers();
+    const residual = host.get("_xray").residual;
+    setText(norm.value, number(now?.norm, 1));
+    setText(ratio.value, residual && now ? number(now.norm / residual.median) : "–");
+    setText(cosine.value, number(now?.cosine, 3));
+    now?.others.forEach((value, n) => {
+      const { bar, text } = bars[n] ?? {};
+      if (!bar || !text) return;
+      setText(text, number(value));
+      bar.style.setProperty("--from", `${50 + 50 * Math.min(0, value ?? 0)}%`);
+      bar.style.setProperty("--length", `${50 * Math.abs(value ?? 0)}%`);
+    });
+  };
+  host.watch(["_xray", "_cosines", "_made"], () => {
+    const { residual, agreement } = host.get("_xray");
+    setText(
+      ratio.note,
+      residual ? `median ${number(residual.median, 1)} over ${residual.tokens} tokens of ${residual.text}` : "",
+    );
+    setText(halves.value, agreement ? number(agreement.median) : "–");
+    setText(
+      halves.note,
+      agreement
+        ? `${number(agreement.low)} to ${number(agreement.high)} in 90 % of ${agreement.splits} halvings`
+        : "no source prompts to halve",
+    );
+    const others = host.get("_cosines");
+    bars = others.map(() => ({
+      bar: h("span", { class: "sw-build-cosine", "aria-hidden": "true" }, h("i")),
+      text: h("span", { class: "number" }),
+    }));
+    list.replaceChildren(
+      ...others.map(({ name, hook }, n) => {
+        const { bar, text } = bars[n] as (typeof bars)[number];
+        return h("li", null, h("span", { class: "sw-build-name", title: `${name}, ${hook}` }, name), bar, text);
+      }),
+    );
+    beside.hidden = !others.length;
+    paint();
+  });
+  store.onChange(paint);
+  return h(
+    "section",
+    { class: "sw-stack", "aria-label": "Numbers" },
+    h("h3", null, "Length and direction"),
+    facts,
+    beside,
+  );
+}

@@ -1,0 +1,101 @@
+/** How the vector was made, and how to make it elsewhere. */
+
+import { h, setText } from "../dom";
+import type { Host } from "../host";
+import type { State } from "./state";
+import type { Store } from "./weights";
+
+const KINDS = [
+  ["steerwidgets", "steerwidgets"],
+  ["nnsight", "nnsight alone"],
+] as const;
+
+export function recipePanel(host: Host<State>, store: Store): HTMLElement {
+  let kind: (typeof KINDS)[number][0] = "steerwidgets";
+  const sentence = h("p");
+  const json = h("pre", { class: "sw-mono sw-build-code", tabindex: "0", "aria-label": "Recipe as JSON" });
+  const code = h("textarea", {
+    class: "sw-mono sw-build-code",
+    readonly: true,
+    rows: "12",
+    spellcheck: "false",
+    wrap: "off",
+    "aria-label": "Code",
+  });
+  const said = h("span", { class: "sw-soft", role: "status" });
+  const file = h("p", { class: "sw-soft" });
+  const stale = h(
+    "p",
+    { class: "sw-soft", hidden: true },
+    "Recipe, code and tokens are those of the recorded weights.",
+  );
+  const choice = h("fieldset", { class: "sw-choice" }, h("legend", { class: "sw-hidden" }, "Code for"));
+  const group = Math.random().toString(36).slice(2);
+  for (const [value, name] of KINDS) {
+    const radio = h("input", { type: "radio", name: group, value, checked: value === kind });
+    radio.addEventListener("change", () => {
+      kind = value;
+      paint();
+    });
+    choice.append(h("label", null, radio, name));
+  }
+  const copy = h("button", { type: "button", on: { click: () => void copied() } }, "Copy");
+  const save = h(
+    "button",
+    {
+      type: "button",
+      disabled: !host.live,
+      title: host.live
+        ? "Writes the vector beside the notebook, where the code reads it"
+        : "Recorded: saving needs Python",
+      on: { click: () => host.command("save") },
+    },
+    "Save the vector",
+  );
+
+  async function copied(): Promise<void> {
+    try {
+      await navigator.clipboard.writeText(code.value);
+      setText(said, "Copied.");
+    } catch {
+      // A frame may have no right to the clipboard: what is selected can still be copied by hand.
+      code.focus();
+      code.select();
+      setText(said, "The browser does not allow copying here. The code is selected: press Ctrl+C or ⌘C.");
+    }
+  }
+  const paint = () => {
+    const made = host.get("_made");
+    setText(sentence, made.sentence ?? "");
+    setText(json, made.recipe ?? "");
+    const text = made.code?.[kind] ?? "";
+    if (code.value !== text) {
+      code.value = text;
+      code.rows = Math.min(24, text.split("\n").length + 1);
+      setText(said, "");
+    }
+    const needs = made.code?.file;
+    file.hidden = !needs || !text.includes(needs);
+    setText(file, needs ? `The code reads the direction from ${needs}, which “Save the vector” writes.` : "");
+  };
+  host.watch(["_made"], paint);
+  host.watch(["_saved"], () => setText(said, host.get("_saved")));
+  store.onChange(() => {
+    stale.hidden = host.live || JSON.stringify(store.weights()) === JSON.stringify(host.get("_made").weights ?? {});
+  });
+  return h(
+    "div",
+    { class: "sw-stack sw-panel" },
+    h("h3", null, "Recipe"),
+    sentence,
+    stale,
+    h("details", null, h("summary", null, "Recipe as JSON"), json),
+    h(
+      "details",
+      null,
+      h("summary", null, "Copy as code"),
+      h("div", { class: "sw-stack" }, h("div", { class: "sw-row" }, choice, copy, said), file, code),
+    ),
+    h("div", { class: "sw-row" }, save),
+  );
+}

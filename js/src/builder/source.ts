@@ -1,0 +1,207 @@
+/** What the vector is made from: a vector, prompts or features; and how. */
+
+import { h, setText, uid } from "../dom";
+import type { Host } from "../host";
+import type { Construction, State } from "./state";
+import { sendFile } from "./upload";
+
+const NAMES: Record<Construction, string> = {
+  "as given": "As given",
+  "residual mean": "Residual mean",
+  "SAE mean": "SAE mean",
+  "PCA of differences": "PCA of differences",
+  features: "Features",
+};
+const NOTES: Record<Construction, string> = {
+  "as given": "",
+  "residual mean": "The mean of the residual stream over the prompts, or its mean difference where there are two sets.",
+  "SAE mean": "The same in SAE features, decoded without the bias, which cancels in a difference.",
+  "PCA of differences":
+    "The first principal component of the pairs' differences, about the origin, with their mean's sign and length.",
+  features: "A sum of decoder rows, each at the feature's largest known activation.",
+};
+const READS: [string, string][] = [
+  ["last", "last token"],
+  ["mean", "mean of tokens"],
+];
+
+export function sourcePanel(host: Host<State>): HTMLElement {
+  const off = !host.live;
+  const offTip = off ? "Recorded: making another vector needs the model" : null;
+  const select = (label: string, change: (value: string) => void) => {
+    const element = h("select", { disabled: off, title: offTip });
+    element.addEventListener("change", () => change(element.value));
+    return { element, label: h("label", { class: "sw-build-field" }, h("span", null, label), element) };
+  };
+  const options = (
+    element: HTMLSelectElement,
+    entries: readonly (readonly [string, string, (string | undefined)?])[],
+    now: string,
+  ) => {
+    element.replaceChildren(
+      ...entries.map(([value, text, why]) =>
+        h("option", { value, disabled: !!why, title: why ?? null, selected: value === now }, text),
+      ),
+    );
+    element.value = now;
+  };
+
+  const construction = select("Start from", (value) => host.set({ construction: value as Construction }));
+  const hook = select("at", (value) => host.set({ hook: value }));
+  const read = select("read at", (value) => host.set({ read: /^-?\d+$/.test(value) ? Number(value) : value }));
+  const paired = h("input", { type: "checkbox", disabled: off, title: offTip });
+  paired.addEventListener("change", () => host.set({ paired: paired.checked }));
+  const pairs = h("label", { title: "Positive prompt i is the analogue of negative prompt i" }, paired, "in pairs");
+
+  const file = h("input", { type: "file", hidden: true, "aria-label": "vector file", tabindex: "-1" });
+  file.accept = ".safetensors,.gguf,.pt,.pth,.bin,.npy,.npz,.json";
+  const refused = h("p", { class: "sw-error", role: "alert", hidden: true });
+  file.addEventListener("change", async () => {
+    const chosen = file.files?.[0];
+    file.value = "";
+    if (!chosen) return;
+    const why = await sendFile(host, chosen);
+    refused.hidden = !why;
+    setText(refused, why ?? "");
+  });
+  const open = h(
+    "button",
+    {
+      type: "button",
+      disabled: off,
+      title:
+        offTip ??
+        "A vector of another tool, up to 20 MB: .safetensors, repeng's .gguf, .pt of plain tensors, .npy, .npz, or JSON as Neuronpedia gives it. The hook point picks the layer.",
+      on: { click: () => file.click() },
+    },
+    "Import a vector…",
+  );
+
+  const note = h("p", { class: "sw-soft sw-build-note" });
+  const summary = h("summary");
+  const sides = (["positive", "negative"] as const).map((key) => {
+    const area = h("textarea", { rows: "6", spellcheck: "false", readonly: off, title: offTip });
+    area.setAttribute("aria-label", `${key} prompts, one a line`);
+    area.addEventListener("change", () => commit());
+    area.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+      event.preventDefault();
+      commit();
+    });
+    return { key, area };
+  });
+  const prompts = h(
+    "details",
+    { class: "sw-build-prompts" },
+    summary,
+    h(
+      "div",
+      { class: "sw-columns two" },
+      ...sides.map(({ key, area }) =>
+        h("label", { class: "above" }, key === "positive" ? "Positive" : "Negative", area),
+      ),
+    ),
+    off
+      ? null
+      : h("p", { class: "sw-soft" }, "One prompt a line; \\n stands for a line break. Taken when you leave the field."),
+  );
+  const ids = h("input", { type: "text", inputmode: "numeric", disabled: off, title: offTip, placeholder: "12, 430" });
+  const idsNote = uid();
+  ids.setAttribute("aria-describedby", idsNote);
+  ids.addEventListener("change", () => {
+    const found = ids.value.match(/\d+/g) ?? [];
+    host.set({ feature_ids: [...new Set(found.map(Number))] });
+  });
+  const names = h("span", { class: "sw-soft", id: idsNote });
+  const chosen = h(
+    "div",
+    { class: "sw-row sw-build-ids" },
+    h("label", { class: "sw-build-field" }, "Feature ids", ids),
+    names,
+  );
+
+  function commit(): void {
+    const [positive, negative] = sides.map(({ area }) => linesOf(area.value)) as [string[], string[]];
+    const now = host.get("_source");
+    if (same(positive, now.positive ?? []) && same(negative, now.negative ?? [])) return;
+    // Prompts that change nothing would be a riddle: another set of prompts is another vector.
+    const built = host.get("construction");
+    const next = built === "as given" || built === "features" ? "residual mean" : built;
+    host.set({ positive, negative, construction: next });
+  }
+
+  host.watch(["construction", "hook", "read", "paired", "feature_ids", "_source"], () => {
+    const source = host.get("_source");
+    const now = host.get("construction");
+    options(
+      construction.element,
+      (Object.keys(NAMES) as Construction[]).map((key) => {
+        const why = source.why?.[key] ?? undefined;
+        const name = key === "as given" && source.given ? `As given: ${source.given}` : NAMES[key];
+        return [key, name, key === now ? undefined : why] as const;
+      }),
+      now,
+    );
+    const hooks = source.hooks ?? [host.get("hook")];
+    options(
+      hook.element,
+      hooks.map((name) => [name, name] as const),
+      host.get("hook"),
+    );
+    const at = String(host.get("read"));
+    const known = READS.some(([value]) => value === at);
+    options(read.element, known ? READS : [...READS, [at, `token ${at}`]], at);
+    paired.checked = host.get("paired");
+
+    const byPrompts = now !== "as given" && now !== "features";
+    hook.label.hidden = !(
+      now === "residual mean" ||
+      now === "PCA of differences" ||
+      (now === "as given" && source.imported)
+    );
+    read.label.hidden = !byPrompts;
+    pairs.hidden = !byPrompts || !source.negative?.length;
+    const imported = source.imported ? `Read from ${source.imported}.` : "";
+    setText(note, now === "as given" ? imported : NOTES[now]);
+    note.hidden = !note.textContent;
+    const count = (side: readonly string[] | undefined, word: string) => `${side?.length ?? 0} ${word}`;
+    setText(
+      summary,
+      `Source prompts: ${count(source.positive, "positive")}, ${count(source.negative, "negative")}${
+        source.positive?.length && !source.own ? ", from the vector's recipe" : ""
+      }`,
+    );
+    prompts.hidden = now === "features";
+    for (const { key, area } of sides) {
+      const text = (source[key] ?? []).map((prompt) => prompt.replaceAll("\n", "\\n")).join("\n");
+      if (area !== (area.getRootNode() as Document | ShadowRoot).activeElement) area.value = text;
+    }
+    chosen.hidden = now !== "features";
+    if (ids !== (ids.getRootNode() as Document | ShadowRoot).activeElement)
+      ids.value = host.get("feature_ids").join(", ");
+    setText(names, (source.labels ?? []).filter(Boolean).join("; "));
+    // Whoever has nothing yet sees where to begin.
+    if (byPrompts && !source.positive?.length) prompts.open = true;
+  });
+
+  return h(
+    "div",
+    { class: "sw-stack" },
+    h("div", { class: "sw-row sw-build-start" }, construction.label, hook.label, read.label, pairs, open, file),
+    refused,
+    note,
+    chosen,
+    prompts,
+  );
+}
+
+export function linesOf(text: string): string[] {
+  return text
+    .split("\n")
+    .filter((line) => line.trim())
+    .map((line) => line.replaceAll("\\n", "\n"));
+}
+
+function same(a: readonly string[], b: readonly string[]): boolean {
+  return a.length === b.length && a.every((value, n) => value === b[n]);
+}

@@ -1,0 +1,125 @@
+/** What a VectorBuilder's state holds. */
+
+import type { CommonState, Packed } from "../host";
+
+export type Construction = "as given" | "residual mean" | "SAE mean" | "PCA of differences" | "features";
+export type Method = "own" | "sparse" | "nonnegative" | "projection" | "published";
+export type Weights = Record<string, number>;
+
+export interface Source {
+  /** Why a construction cannot be used, or null where it can. */
+  why?: Record<Construction, string | null>;
+  given?: string | null;
+  imported?: string | null;
+  positive?: string[];
+  negative?: string[];
+  /** Whether the prompts are the widget's own, and not the vector's. */
+  own?: boolean;
+  labels?: string[];
+  /** What is missing where there is no vector. */
+  wanting?: string;
+  hooks?: string[];
+}
+
+export interface Features {
+  ids?: number[];
+  labels?: string[];
+  flags?: string[][];
+  coefficients?: Packed;
+  shares?: Packed;
+  /** [n, 3]: the coefficient in the sparse, the non-negative and the projection decomposition; 0 for none. */
+  methods?: Packed;
+  /** [n, n], [n] and [others, n]: products of the features' parts with one another, the vector and other vectors. */
+  products?: Packed;
+  with_vector?: Packed;
+  with_others?: Packed;
+  norm?: number;
+  total?: number;
+  /** Shares of the features without a slider, and of what no feature expresses. */
+  rest?: number;
+  left?: number;
+}
+
+export interface Decomposition {
+  method: Method;
+  features: number;
+  explained: number | null;
+  cosine: number | null;
+  norm: number | null;
+}
+
+export interface Xray {
+  decompositions?: Decomposition[];
+  curves?: Partial<Record<Method, Packed>>;
+  most?: number;
+  residual?: { median: number; tokens: number; text: string };
+  agreement?: { median: number; low: number; high: number; splits: number } | null;
+}
+
+export interface Other {
+  name: string;
+  hook: string;
+  product: number;
+  norm: number;
+}
+
+export interface Tokens {
+  promoted?: { tokens: string[]; logits: (number | null)[] };
+  suppressed?: { tokens: string[]; logits: (number | null)[] };
+  block?: number;
+  blocks?: number;
+}
+
+export interface Made {
+  name?: string;
+  hook?: string;
+  norm?: number;
+  method?: Method;
+  has_own?: boolean;
+  /** Why the vector cannot be written in features. */
+  why?: string | null;
+  /** What tokens, recipe and code were made with. */
+  weights?: Weights;
+  sentence?: string;
+  recipe?: string;
+  code?: { steerwidgets: string; nnsight: string; file: string | null };
+}
+
+export interface State extends CommonState {
+  construction: Construction;
+  positive: string[];
+  negative: string[];
+  paired: boolean;
+  read: string | number;
+  hook: string;
+  feature_ids: number[];
+  decomposition: Method;
+  k: number;
+  remainder: boolean;
+  weights: Weights;
+  name: string;
+  _source: Source;
+  _features: Features;
+  _xray: Xray;
+  _cosines: Other[];
+  _tokens: Tokens;
+  _made: Made;
+  _saved: string;
+}
+
+export const METHODS: Record<Method, { name: string; tip: string }> = {
+  own: { name: "Own coefficients", tip: "The coefficients that the vector was made with" },
+  sparse: {
+    name: "Sparse",
+    tip: "Matching pursuit with signed coefficients: a difference takes features away as well",
+  },
+  nonnegative: {
+    name: "Non-negative",
+    tip: "Matching pursuit without negative coefficients: what could be added to an activation",
+  },
+  projection: { name: "Projection", tip: "Onto the decoder rows with the largest cosines" },
+  published: {
+    name: "As published",
+    tip: "Encodes the direction as if it were an activation and adds the decoder bias; here to reproduce results made that way",
+  },
+};

@@ -1,0 +1,396 @@
+"""VectorBuilder: make a vector, see what it is made of, weigh its features, take it along as code."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, get_args
+
+import traitlets as t
+
+from steerwidgets.core.decompose import Method
+from steerwidgets.core.features import Features, FeatureSet
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine.batches import Prompts, check_prompts
+from steerwidgets.engine.model import Read, SteeredModel
+from steerwidgets.study.code import as_code, file_name
+from steerwidgets.study.contrast import contrast, feature_vector, pca_contrast
+from steerwidgets.study.foreign import import_vector
+from steerwidgets.study.recipes import Recipe, Replayer, contrasts
+from steerwidgets.study.sentences import in_words
+from steerwidgets.study.xray import LONGEST, Xray, why_no_features, xray
+from steerwidgets.widgets.base import STATIC, StudyWidget
+from steerwidgets.widgets.builder_state import cosines_state, features_state, tokens_state, xray_state
+from steerwidgets.widgets.jobs import Job
+
+CONSTRUCTIONS = ("as given", "residual mean", "SAE mean", "PCA of differences", "features")
+DECOMPOSITIONS = ("own", *get_args(Method))
+HOOK = "blocks.0.hook_resid_post"
+# Bytes of a file that the browser may send.
+LARGEST = 20_000_000
+
+
+class _Made(t.Instance):
+    """A vector that is made when it is first read, or read again after an input has changed."""
+
+    def __get__(self, obj: Any, cls: Any = None) -> Any:
+        return self if obj is None else obj._ready_result()
+
+
+class VectorBuilder(StudyWidget):
+    """Make a steering vector, see through it, and weigh its features.
+
+    It starts from a vector, from prompts, or from features; what another widget makes is followed. `vector` is the
+    result, and may be followed in turn.
+
+    Args:
+        model: the model.
+        vector: what to start from.
+        positive, negative: source prompts; those in the vector's recipe, if left out.
+        construction: one of `CONSTRUCTIONS`; if left out, what the other arguments suggest.
+        features: features to add up, as ids or a `FeatureSet`, each at its largest known activation; or by id with a
+            coefficient each.
+        others: vectors to take cosines with, by name.
+        name: of the vector that is made.
+        paired, read, hook: of the source prompts, as in `sw.contrast`.
+        decomposition: how the vector is written in SAE features, one of `DECOMPOSITIONS`; "own" keeps the coefficients
+            it has, and takes "sparse" where it has none.
+        k: in how many features.
+        remainder: keep what those features do not express.
+        weights: multipliers of features by id: 1 as it is, 0 out.
+    """
+
+    INPUTS: ClassVar[tuple[str, ...]] = (
+        "source", "others", "construction", "positive", "negative", "paired", "read", "hook", "feature_ids",
+        "decomposition", "k", "remainder", "weights", "name",
+    )  # fmt: skip
+    HEIGHT: ClassVar = 1400
+    _esm = STATIC / "builder.js"
+
+    source = t.Instance(SteeringVector, allow_none=True)
+    others: Any = t.Dict()
+    vector = _Made(SteeringVector, allow_none=True)
+    construction = t.Enum(CONSTRUCTIONS, "as given").tag(sync=True)
+    positive = t.List(t.Unicode()).tag(sync=True)
+    negative = t.List(t.Unicode()).tag(sync=True)
+    paired = t.Bool(True).tag(sync=True)
+    read: Any = t.Union([t.Int(), t.Enum(("last", "mean"))], default_value="last").tag(sync=True)
+    hook = t.Unicode().tag(sync=True)
+    feature_ids: Any = t.List(t.Int()).tag(sync=True)
+    decomposition = t.Enum(DECOMPOSITIONS, "own").tag(sync=True)
+    k = t.Int(32).tag(sync=True)
+    remainder = t.Bool(True).tag(sync=True)
+    weights: Any = t.Dict().tag(sync=True)
+    name = t.Unicode().tag(sync=True)
+    _source = t.Dict().tag(sync=True)
+    _features = t.Dict().tag(sync=True)
+    _xray = t.Dict().tag(sync=True)
+    _cosines: Any = t.List().tag(sync=True)
+    _tokens = t.Dict().tag(sync=True)
+    _made = t.Dict().tag(sync=True)
+    _saved = t.Unicode().tag(sync=True)
+
+    def __init__(
+        self,
+        model: SteeredModel,
+        vector: SteeringVector | None = None,
+        positive: Prompts | None = None,
+        negative: Prompts | None = None,
+        construction: str | None = None,
+        features: Features | Mapping[int, float] | None = None,
+        others: Mapping[str, SteeringVector] | None = None,
+        name: str | None = None,
+        paired: bool | None = None,
+        read: Read | None = None,
+        hook: HookPoint | str | None = None,
+        **inputs: Any,
+    ) -> None:
+        if vector is not None and not isinstance(vector, SteeringVector):
+            raise TypeError(f"VectorBuilder takes a SteeringVector; found {type(vector).__name__}.")
+        self._built: SteeringVector | None = None
+        self._seen: tuple[tuple[Any, ...], SteeringVector, Xray] | None = None
+        self._replayer: Replayer | None = None
+        self._upload: tuple[str, bytes] | None = None
+        self._parts: list[str] = []
+        self._coefficients = {int(i): float(c) for i, c in features.items()} if isinstance(features, Mapping) else {}
+        chosen = list(FeatureSet.of(self._coefficients or features)) if features is not None else []
+        if construction is None:
+            construction = "as given" if vector is not None else "features" if features is not None else "residual mean"
+        made = next(contrasts(vector.recipe), None) if vector is not None else None
+        read = (
+            (made["read"] if made else getattr(model, "preset", None) and model.preset.read) if read is None else read
+        )
+        super().__init__(
+            model,
+            source=vector,
+            others=dict(others or {}),
+            construction=construction,
+            positive=[] if positive is None else check_prompts(positive),
+            negative=[] if negative is None else check_prompts(negative),
+            paired=(made["paired"] if made and made["negative"] else True) if paired is None else paired,
+            read=read,
+            hook=str(hook or (vector.hook if vector is not None else getattr(model, "hook", HOOK))),
+            feature_ids=chosen,
+            name=name or "",
+            **inputs,
+        )
+        self._follow(vector, lambda successor: self.set_trait("source", successor))
+        self._follow(features, lambda successor: self.set_trait("feature_ids", list(successor or ())))
+        for key, other in (others or {}).items():
+            self._follow(other, partial(self._other_came, key))
+        self.observe(self._other_layer, "hook")
+
+    @property
+    def xray(self) -> Xray:
+        """What the vector is made of, before its features are weighed; computed now if need be."""
+        self._ready_result()
+        assert self._seen is not None
+        return self._seen[2]
+
+    @property
+    def features(self) -> FeatureSet:
+        """The features that the construction "features" adds up."""
+        ids = tuple(self.feature_ids)
+        return FeatureSet(ids, tuple(str(self.model.labels.get(i, "")) for i in ids))
+
+    @features.setter
+    def features(self, features: Features) -> None:
+        self.feature_ids = list(FeatureSet.of(features))
+
+    @t.validate("weights")
+    def _check_weights(self, proposal: Any) -> dict[str, float]:
+        # JSON knows no other keys than strings.
+        weights = {str(int(i)): float(weight) for i, weight in proposal["value"].items()}
+        wrong = next((i for i, weight in weights.items() if not math.isfinite(weight)), None)
+        if wrong is not None:
+            raise t.TraitError(f"the weight of feature {wrong} is not a finite number.")
+        return {i: weight for i, weight in weights.items() if weight != 1}
+
+    @t.validate("hook")
+    def _check_hook(self, proposal: Any) -> str:
+        return str(self.model.traces.check(HookPoint.parse(proposal["value"])))
+
+    @t.validate("others")
+    def _check_others(self, proposal: Any) -> dict[str, SteeringVector]:
+        for name, other in proposal["value"].items():
+            if not isinstance(other, SteeringVector) or other.direction.numel() != self.model.traces.d_model:
+                raise t.TraitError(f"others[{name!r}] must be a SteeringVector of this model; found {other!r}.")
+        return proposal["value"]
+
+    @t.validate("k")
+    def _check_k(self, proposal: Any) -> int:
+        if proposal["value"] < 1:
+            raise t.TraitError(f"k={proposal['value']} is out of range; give 1 or more features.")
+        return proposal["value"]
+
+    def _asked(self) -> tuple[Any, ...]:
+        # By identity: two vectors may look alike.
+        return (*super()._asked(), *((name, id(other)) for name, other in self.others.items()))
+
+    def _other_came(self, name: str, successor: SteeringVector | None) -> None:
+        if successor is not None:
+            self.others = {**self.others, name: successor}
+
+    def _compute(self, job: Job) -> None:
+        """The vector before weighing and its X-ray, unless they are known; then the weighed vector."""
+        key = tuple(
+            part for name, part in zip(self.INPUTS, self._asked(), strict=False) if name not in ("weights", "others")
+        )
+        weights = {int(i): weight for i, weight in self.weights.items()}
+        self._publish(_source=self._source_state())
+        if self._seen is None or self._seen[0] != key:
+            start = self._start_vector(job)
+            if start is None:
+                self._built = self._seen = None
+                self._publish(_features={}, _xray={}, _cosines=[], _tokens={}, _made={})
+                return
+            job.report(2, 4, "X-ray")
+            self._seen = (key, start, self._look(start))
+        _, start, seen = self._seen
+        job.check()
+        written = seen.written if seen.written is not None else start
+        made = written.weigh(weights) if weights and seen.written is not None else written
+        # An object of its own, never the one that was given: that one has its own maker.
+        made = replace(made, name=self.name or start.name)
+        self._built = made
+        self._publish(
+            _features=features_state(self.model, seen, weights, self.others),
+            _xray=xray_state(seen, self._most()),
+            _cosines=cosines_state(written, self.others),
+            _tokens=tokens_state(self.model, made),
+            _made=self._made_state(start, made),
+        )
+        self._make("vector", made)
+
+    def _result(self) -> SteeringVector:
+        if self._built is None:
+            raise ValueError(self._wanting())
+        return self._built
+
+    def _start_vector(self, job: Job) -> SteeringVector | None:
+        """The vector that the construction gives; None while something is missing for it."""
+        job.report(0, 4, "reading prompts")
+        prompts = self._prompts()
+        name = self.name or None
+        if self.construction == "as given":
+            return self.source
+        if self.construction == "features":
+            if not self.feature_ids:
+                return None
+            values = [self._coefficient(i) for i in self.feature_ids]
+            return feature_vector(self.model, self.feature_ids, values, name)
+        if prompts is None:
+            return None
+        positive, negative, paired = prompts
+        if self.construction == "PCA of differences":
+            if not negative or not paired:
+                raise ValueError(
+                    "PCA of differences needs pairs: a negative prompt for every positive one, and paired."
+                )
+            return pca_contrast(self.model, positive, negative, self.read, name, self.hook)
+        in_sae = self.construction == "SAE mean"
+        return contrast(
+            self.model, positive, negative or None, "sae" if in_sae else "residual", self.read, paired, name,
+            None if in_sae else self.hook,
+        )  # fmt: skip
+
+    def _look(self, start: SteeringVector) -> Xray:
+        """Write the vector in features, as asked, and see through it."""
+        written = None
+        own = self.decomposition == "own"
+        if (
+            why_no_features(self.model, start) is None
+            and start.norm > 0
+            and not (own and start.coefficients is not None)
+        ):
+            method = "sparse" if own else self.decomposition
+            written = start.decompose(self.model, method, min(self.k, self._most()), self.remainder)  # type: ignore[arg-type]
+        self._replayer = self._replayer or Replayer(self.model)
+        return xray(self.model, start, k=min(self.k, self._most()), written=written, replayer=self._replayer)
+
+    def _most(self) -> int:
+        sae = self.model.sae
+        return LONGEST if sae is None else min(LONGEST, sae.d_model, sae.d_sae)
+
+    def _coefficient(self, feature: int) -> float:
+        """What was given; else the largest activation that the labels know; else 1."""
+        known = getattr(self.model.labels, "feature", None)
+        if feature in self._coefficients or known is None or feature not in self.model.labels:
+            return self._coefficients.get(feature, 1.0)
+        # Labels measure activations in lengths of the stream: times the row's norm.
+        row = self.model.need_sae("features").W_dec[feature]
+        return (known(feature).largest or 1.0) / max(float(row.norm()), 1e-12)
+
+    def _prompts(self) -> tuple[list[str], list[str], bool] | None:
+        """Source prompts: the widget's own, else those of the vector it starts from."""
+        if self.positive:
+            return self.positive, self.negative, self.paired
+        made = self._source_contrast()
+        return None if made is None else (made["positive"], made["negative"] or [], self.paired)
+
+    def _source_contrast(self) -> Recipe | None:
+        return next(contrasts(self.source.recipe), None) if self.source is not None else None
+
+    def _wanting(self) -> str:
+        return {
+            "as given": "there is no vector to start from; give vector=..., or import one.",
+            "features": "no features are chosen; give features=[...].",
+        }.get(
+            self.construction, "there are no source prompts; give positive=[...], and negative=[...] to contrast them."
+        )
+
+    def _source_state(self) -> dict[str, Any]:
+        prompts = self._prompts()
+        no_prompts = None if prompts else "There are no source prompts yet."
+        no_pairs = no_prompts or (None if prompts and prompts[1] else "It needs pairs of prompts.")
+        no_sae = None if self.model.sae is not None else "The model was loaded without an SAE."
+        why = {
+            "as given": None if self.source is not None else "No vector was given.",
+            "residual mean": no_prompts,
+            "SAE mean": no_sae or no_prompts,
+            "PCA of differences": no_pairs,
+            "features": no_sae,
+        }
+        layers = range(self.model.traces.n_layers)
+        return {
+            "why": why,
+            "given": None if self.source is None else self.source.name,
+            "imported": self._upload[0] if self._upload else None,
+            "positive": prompts[0] if prompts else [],
+            "negative": prompts[1] if prompts else [],
+            "own": bool(self.positive),
+            "labels": [str(self.model.labels.get(i, "")) for i in self.feature_ids],
+            "wanting": self._wanting(),
+            "hooks": list(dict.fromkeys([self.hook, *(f"blocks.{i}.hook_resid_post" for i in layers)])),
+        }
+
+    def _made_state(self, start: SteeringVector, made: SteeringVector) -> dict[str, Any]:
+        try:
+            code = vars(as_code(made, self.model))
+        except ValueError as error:
+            code = {"steerwidgets": f"# {error}", "nnsight": f"# {error}", "file": None}
+        own = self.decomposition == "own"
+        return {
+            "name": made.name,
+            "hook": str(made.hook),
+            "method": ("own" if start.coefficients is not None else "sparse") if own else self.decomposition,
+            "has_own": start.coefficients is not None,
+            "why": why_no_features(self.model, start),
+            "weights": self.weights,
+            "sentence": in_words(made.recipe),
+            "recipe": json.dumps(made.recipe, indent=2, ensure_ascii=False, default=str),
+            "code": code,
+        }
+
+    def _do_upload(self, file: str, part: int, parts: int, data: str) -> None:
+        """One part of a file, base64; the parts come in order, and the last one starts the import."""
+        if part == 0:
+            self._parts = []
+        if part != len(self._parts) or sum(map(len, self._parts)) + len(data) > LARGEST * 4 / 3 + 8:
+            raise ValueError(f"{file} did not arrive whole, or is larger than {LARGEST // 1_000_000} MB.")
+        self._parts.append(data)
+        if part + 1 < parts:
+            return
+        content, self._parts = base64.b64decode("".join(self._parts), validate=True), []
+        # A name from the browser is a name, not a path.
+        self._start("import", lambda job: self._import(PurePosixPath(file.replace("\\", "/")).name, content, None))
+
+    def _import(self, file: str, content: bytes, hook: str | None) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file
+            path.write_bytes(content)
+            try:
+                vector = import_vector(path, hook)
+            except ValueError:
+                # Several layers, or none named: the hook point in the widget says which.
+                if hook is not None:
+                    raise
+                vector = import_vector(path, self.hook)
+        self.model.traces.check(HookPoint.parse(vector.hook))
+        if vector.direction.numel() != self.model.traces.d_model:
+            raise ValueError(
+                f"{file} holds a vector of {vector.direction.numel()} dimensions, but {self.model.name} has d_model "
+                f"{self.model.traces.d_model}; it was made for another model."
+            )
+        self._upload = (file, content)
+        with self.hold_trait_notifications():
+            self.source, self.hook = vector, str(vector.hook)
+            self.construction, self.decomposition = "as given", "own"
+
+    def _other_layer(self, change: Any) -> None:
+        """Another hook point picks another layer of the file that the vector was imported from."""
+        if self._upload and self.construction == "as given" and self.source and str(self.source.hook) != change.new:
+            file, content = self._upload
+            self._start("import", lambda job: self._import(file, content, change.new))
+
+    def _do_save(self) -> None:
+        """Write the vector where the snippets look for it."""
+        path = self._result().save(file_name(self._result()))
+        self._publish(_saved=f"Saved as {path} in {Path.cwd()}.")
