@@ -1,9 +1,70 @@
 /** SteeringPlayground. */
 
 import { h } from "./dom";
-import { type CommonState, widget } from "./host";
+import { widget } from "./host";
+import { dosePanel } from "./playground/dose";
+import { historyPanel } from "./playground/history";
+import { metersPanel } from "./playground/meters";
+import { nextPanel } from "./playground/next";
+import { promptPanel } from "./playground/prompt";
+import { type Run, type State, store } from "./playground/state";
+import { textPanel } from "./playground/texts";
+import { vectorPanel } from "./playground/vectors";
 import { statusBar } from "./ui/status";
 
-export default widget<CommonState>("SteeringPlayground", (root, host) => {
-  root.append(h("header", { class: "sw-head" }, h("h2", null, "SteeringPlayground")), statusBar(host));
+export default widget<State>("SteeringPlayground", (root, host) => {
+  const tables = store(host);
+  const next = nextPanel(tables);
+  const texts = textPanel(tables);
+  const meters = metersPanel(tables, texts);
+  const dose = dosePanel(tables);
+  const open = (run: Run) => {
+    const { doses, active, positions, space, error_term, clamp, prompt, beside, on } = run.settings;
+    texts.open(run.n);
+    meters.paint();
+    if (!host.live) return;
+    const kept = new Set([...beside.map(([name]) => name), ...(on ? [active] : [])]);
+    const known = host.get("_vectors").map(({ name }) => name);
+    if (!known.includes(active)) return;
+    const { max_new_tokens, temperature, seed } = run;
+    const there = Object.fromEntries(Object.entries(doses).filter(([name]) => known.includes(name)));
+    // A recording stands for the whole slider, which stays where it is; a single text for its multiplier.
+    const own = run.entries.length === 1 ? { [active]: run.entries[0]?.multiplier ?? 1 } : {};
+    const off = known.filter((name) => !kept.has(name));
+    host.set({ prompt, positions, space, error_term, clamp, active, off, max_new_tokens, temperature, seed });
+    host.set({ doses: { ...host.get("doses"), ...there, ...own } });
+  };
+  root.append(
+    h(
+      "header",
+      { class: "sw-head" },
+      h("h2", null, "Steering playground"),
+      h("span", { class: "sw-soft" }, "Steer a prompt, watch the next token, let it write"),
+    ),
+    h(
+      "div",
+      { class: "sw-play" },
+      promptPanel(tables),
+      vectorPanel(tables),
+      next.element,
+      meters.element,
+      dose.element,
+      texts.element,
+    ),
+    historyPanel(tables, open),
+    statusBar(host),
+  );
+  // All that a move of the slider changes: each of these looks numbers up and sets texts and transforms.
+  const paint = () => {
+    next.paint();
+    dose.paint();
+    texts.paint();
+    meters.paint();
+  };
+  host.watch(
+    ["doses", "off", "active", "prompt", "positions", "space", "error_term", "clamp", "track", "against", "_version"],
+    paint,
+  );
+  host.watch(["_table", "_null", "_off_target", "off_target"], paint);
+  host.watch(["_texts", "_runs"], meters.paint);
 });

@@ -76,6 +76,12 @@ class GreedyAblation:
         better = int((self.random["held_out"] >= self.path["held_out"].iloc[-1]).sum())
         return (1 + better) / (1 + len(self.random)) if len(self.random) else float("nan")
 
+    @property
+    def holds(self) -> bool:
+        """Whether the held-out score rises, by more than random drops do, and no fewer answers are right."""
+        right = self.path["right"]
+        return self.gain > 0 and self.p_value <= 0.05 and bool(right.iloc[-1] >= right.iloc[0])
+
     @cached_property
     def verdict(self) -> str:
         """What was found, in sentences."""
@@ -88,10 +94,12 @@ class GreedyAblation:
         did = "raises" if self.gain > 0 else "lowers" if self.gain < 0 else "does not change"
         said = [
             f"Dropping {len(self.dropped)} features {did} the mean {score} of {n} held-out prompts "
-            f"from {first['held_out']:.2f} to {last['held_out']:.2f} (right: {int(first['right'])} to "
+            f"from {_two(first['held_out'])} to {_two(last['held_out'])} (right: {int(first['right'])} to "
             f"{int(last['right'])} of {n}).",
-            f"{len(self.random)} random drops of as many features: {low:.2f} to {high:.2f}, p = {self.p_value:.2g}.",
+            f"{len(self.random)} random drops of as many features: {_two(low)} to {_two(high)}, p = {self.p_value:.2g}.",
         ]
+        if self.gain > 0 and last["right"] < first["right"]:
+            said.append("Fewer answers are right all the same.")
         if self.gain <= 0:
             said.append("The choice does not hold up on prompts that did not make it.")
         elif self.p_value > 0.05:
@@ -216,6 +224,10 @@ def _halves(items: Sequence[Item], seed: int) -> tuple[list[int], list[int]]:
     # Dealt out in turn through all tasks: tasks of odd length do not all favour the same half.
     dealt = [numbers[i] for numbers in by_task.values() for i in torch.randperm(len(numbers), generator=generator)]
     return sorted(dealt[::2]), sorted(dealt[1::2])
+
+
+def _two(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _given(vector: SteeringVector | Add) -> SteeringVector:

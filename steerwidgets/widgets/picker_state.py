@@ -121,7 +121,7 @@ def greedy_state(greedy: GreedyAblation) -> dict[str, Any]:
         "judging": len(greedy.held_out_prompts),
         "verdict": greedy.verdict,
         "finished": greedy.finished,
-        "holds": greedy.gain > 0 and greedy.p_value <= 0.05,
+        "holds": greedy.holds,
     }
 
 

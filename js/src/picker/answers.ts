@@ -1,13 +1,13 @@
 /** What the model answers unsteered, with the full vector, and after the drops. */
 
-import { h, number, setText } from "../dom";
+import { h, number, setText, uid } from "../dom";
 import { alike, droppedOf, type PickerHost, right, type Said, SCORES } from "./state";
 
 export function answerTable(host: PickerHost): HTMLElement {
   const body = h("tbody");
   const foot = h("tfoot");
   const head = h("thead");
-  const id = `${Math.random().toString(36).slice(2)}`;
+  const id = uid();
   const table = h("table", { class: "sw-answers", "aria-labelledby": id }, head, body, foot);
   const note = h("p", { class: "sw-picker-note" });
   const box = h("div", { class: "sw-answers-box", tabindex: "0", role: "group", "aria-labelledby": id }, table);
@@ -45,7 +45,7 @@ export function answerTable(host: PickerHost): HTMLElement {
         return h(
           "tr",
           { class: first && n ? "first" : null },
-          h("th", { scope: "row", title: `${answers.tasks[n]}: ${prompt}` }, prompt),
+          h("th", { scope: "row", title: `${answers.tasks[n]}: ${prompt}` }, h("bdi", { dir: "ltr" }, prompt)),
           answered && h("td", null, answers.expected[n] ?? ""),
           ...columns.map(([title, said]) => {
             if (!said) return h("td", { class: "sw-soft" }, host.live ? "…" : "not recorded");
@@ -92,7 +92,7 @@ function cell(said: Said, n: number, answered: boolean, changed: boolean): HTMLE
 
 function noteOf(seen: number, n: number, answered: boolean, by: keyof typeof SCORES): string {
   const said = [];
-  if (answered) said.push(`Small numbers: ${SCORES[by]}.`);
+  if (answered) said.push(`Small figures: ${SCORES[by]}.`);
   else said.push("Effects compare what the full vector makes the model say with what it says unsteered.");
   if (seen)
     said.push(

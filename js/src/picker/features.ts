@@ -59,7 +59,9 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
       tip: "Times its decoder row: its part of the vector",
       kind: "number",
       from: 380,
-      value: (row) => rows[row]?.coefficient ?? null,
+      // The largest first, whatever its sign.
+      value: (row) => Math.abs(rows[row]?.coefficient ?? Number.NaN),
+      cell: (row) => number(rows[row]?.coefficient),
     },
     {
       key: "share",
@@ -75,7 +77,6 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
       title: "Effect",
       tip: "Of dropping this feature alone: below zero the vector needs it",
       kind: "number",
-      // The largest effect first, whatever its sign.
       value: (row) => Math.abs(effectOf(row) ?? Number.NaN),
       cell: (row) => bar(effectOf(row), largest),
     },
@@ -109,7 +110,10 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     sort: { key: "coefficient", down: true },
     signal,
     chosen: "kept",
-    tools: [rules, dropFound, keepFound, h("span", { class: "sw-picker-gap" }), invert, reset, undo],
+    tools: [
+      rules,
+      h("div", { class: "sw-row sw-picker-actions" }, dropFound, keepFound, h("span"), invert, reset, undo),
+    ],
     text: (row) => {
       const it = rows[row];
       return it ? `${it.id} ${it.label} ${it.tokens.join(" ")} ${it.flags.join(" ")}`.toLowerCase() : "";

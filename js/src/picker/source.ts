@@ -7,13 +7,13 @@ export function sourcePanel(host: PickerHost): HTMLElement {
   const words = h("p");
   const k = h("input", { type: "number", min: "1", step: "1", value: "32", class: "sw-short" });
   const remainder = h("input", { type: "checkbox" });
-  const go = h("button", { type: "button" }, "Decompose");
+  const go = h("button", { type: "submit" }, "Decompose");
   const form = h(
     "form",
     { class: "sw-row" },
+    go,
     h("label", null, "into", k, "features"),
     h("label", null, remainder, "keep what they do not express"),
-    go,
   );
   const section = h("section", { class: "sw-stack sw-picker-source", "aria-label": "The vector" }, words, form);
   form.addEventListener("submit", (event) => {
@@ -35,6 +35,7 @@ export function sourcePanel(host: PickerHost): HTMLElement {
     const now = host.get("k");
     if (now !== null) k.value = String(now);
     remainder.checked = host.get("remainder");
+    go.classList.toggle("primary", kind === "plain");
     setText(go, decomposed ? "Decompose again" : "Decompose");
     const share = `${(100 * left).toFixed(0)} % of its norm`;
     if (kind === "plain")

@@ -1,0 +1,235 @@
+/** Dose and response: one measure over the multipliers, beside what random directions do. */
+
+import { h, number, setText } from "../dom";
+import { chart, type Drawing } from "../ui/chart";
+import { shown } from "../ui/tokens";
+import { nearest, percent, type Scores, type Store, times } from "./state";
+
+type Measure = "probability" | "difference" | "kl" | "accuracy";
+
+export function dosePanel(store: Store): { element: HTMLElement; paint(): void } {
+  const { host } = store;
+  let measure: Measure = "probability";
+  let task = 0;
+  let drawn = "";
+
+  const kind = h(
+    "select",
+    { "aria-label": "Measure" },
+    h("option", { value: "probability" }, "Probability of"),
+    h("option", { value: "difference" }, "Logit difference of"),
+    h("option", { value: "kl" }, "KL from baseline"),
+    h("option", { value: "accuracy" }, "Accuracy on the suite"),
+  );
+  const token = tokenField(store, "Token to follow", false);
+  const foil = tokenField(store, "Token to compare with", true);
+  const against = h("span", { class: "sw-row" }, "against", foil.element);
+  const tasks = h("select", { "aria-label": "Task" });
+  const score = h("button", { type: "button", on: { click: () => host.command("score") } });
+  const accuracy = h("span", { class: "sw-row" }, tasks, score);
+  const note = h("p", { class: "sw-soft" });
+  const stops = () => store.table?.stops ?? [];
+  const plot = chart({
+    label: "Dose and response: arrows read the curve, Enter moves the slider there",
+    signal: host.signal,
+    formatX: times,
+    onPick: (x) => {
+      const { table } = store;
+      if (table) store.move(table.settings.active, stops()[nearest(stops(), x)] ?? 0);
+    },
+  });
+  kind.addEventListener("change", () => {
+    measure = kind.value as Measure;
+    paint();
+  });
+  tasks.addEventListener("change", () => {
+    task = Number(tasks.value);
+    paint();
+  });
+
+  const element = h(
+    "section",
+    { class: "sw-play-dose sw-stack", "aria-label": "Dose and response" },
+    h("div", { class: "sw-row" }, h("h3", null, "Dose and response")),
+    h("div", { class: "sw-row sw-dose-tools" }, kind, token.element, against, accuracy),
+    plot.element,
+    note,
+  );
+
+  const paint = () => {
+    const { table } = store;
+    const scores = host.get("_scores");
+    token.show(store.track);
+    foil.show(store.against);
+    const suite = host.get("_suite");
+    for (const [shownIf, part] of [
+      [measure === "probability" || measure === "difference", token.element],
+      [measure === "difference", against],
+      [measure === "accuracy", accuracy],
+    ] as const)
+      part.hidden = !shownIf;
+    element.classList.toggle("stale", store.stale && measure !== "accuracy");
+    if (measure === "accuracy") paintScore(scores, suite);
+    if (!table) return;
+    // A move of the slider changes none of these: the picture stays, the marker moves.
+    const key = [measure, table.n, store.null?.draws, store.track, store.against, task, scores.vector, scores.n].join();
+    if (key !== drawn) {
+      drawn = key;
+      plot.draw(drawingOf(store, measure, scores, task));
+      setText(note, noteOf(store, measure, scores, task, suite.prompts));
+    }
+    plot.mark(store.dose === null ? null : markOf(store, measure, scores));
+  };
+  const paintScore = (scores: Partial<Scores>, suite: { prompts: number; multipliers: number }) => {
+    const names = scores.tasks ?? [];
+    if (tasks.length !== names.length)
+      tasks.replaceChildren(...names.map((name, at) => h("option", { value: at }, name)));
+    task = Math.min(task, Math.max(0, names.length - 1));
+    tasks.hidden = !names.length;
+    const busy = ["running", "queued"].includes(host.get("_status").phase);
+    score.disabled = !host.live || !suite.prompts || busy;
+    setText(score, suite.prompts ? `Score ${suite.prompts} prompts × ${suite.multipliers} multipliers` : "Score");
+    score.title = host.live
+      ? "With controls; held-out items only are scored."
+      : "Scoring needs the model: open the notebook.";
+  };
+  host.watch(["_scores", "_suite", "_status", "track", "against"], paint);
+  return { element, paint };
+}
+
+/** Where the marker stands: accuracy is known at other multipliers than the stops. */
+function markOf(store: Store, measure: Measure, scores: Partial<Scores>): number {
+  const at = store.table?.stops[store.stop] ?? 0;
+  if (measure !== "accuracy") return at;
+  const known = [0, ...(scores.multipliers ?? [])];
+  return known[nearest(known, at)] ?? 0;
+}
+
+function drawingOf(store: Store, measure: Measure, scores: Partial<Scores>, task: number): Drawing {
+  const { table } = store;
+  if (!table) return { lines: [], format: number, read: () => "" };
+  const name = table.settings.active;
+  if (measure === "accuracy") return accuracyOf(scores, task);
+  const width = table.ids.length;
+  const { track, against } = store;
+  const value = (row: Float32Array, from: number, kl: number): number => {
+    if (measure === "kl") return kl;
+    const own = row[from + track] ?? Number.NaN;
+    return measure === "probability" ? Math.exp(own) : own - (row[from + against] ?? Number.NaN);
+  };
+  const curve = table.stops.map((_, s) => value(table.logprobs, s * width, table.kl[s] ?? Number.NaN));
+  const plain = value(table.baseline, 0, 0);
+  const band = bandOf(store, value);
+  const format = measure === "probability" ? percent : (y: number) => number(y, Math.abs(y) < 10 ? 2 : 1);
+  const axis =
+    measure === "probability" ? (y: number) => `${Number((100 * y).toFixed(2))}%` : (y: number) => trimmed(y);
+  return {
+    lines: [
+      { name: "baseline", x: table.stops, y: table.stops.map(() => plain), kind: "dashed" },
+      { name, x: table.stops, y: curve },
+    ],
+    band,
+    include: measure === "difference" ? [] : [0],
+    format: axis,
+    read: (x) => {
+      const y = curve[table.stops.indexOf(x)];
+      if (y === undefined) return "";
+      const parts = [`${name} ${times(x)}: ${format(y)}`, `baseline ${format(plain)}`];
+      if (band) {
+        const n = nearest(band.x, x);
+        const [low, high] = [band.low[n] ?? 0, band.high[n] ?? 0];
+        const near = band.x[n] === x ? "" : ` at ${times(band.x[n] ?? 0)}`;
+        parts.push(`random directions${near} ${format(low)} to ${format(high)}`);
+        if (!near && x !== 0) parts.push(y < low || y > high ? "outside their range" : "within their range");
+      }
+      return parts.join(" · ");
+    },
+  };
+}
+
+function bandOf(store: Store, value: (row: Float32Array, from: number, kl: number) => number) {
+  const { null: found, table } = store;
+  if (!found || !table || !found.draws) return null;
+  const [n, width] = [found.stops.length, table.ids.length];
+  const low: number[] = [];
+  const high: number[] = [];
+  for (let s = 0; s < n; s++) {
+    const values = Array.from({ length: found.draws }, (_, d) =>
+      value(found.logprobs, (d * n + s) * width, found.kl[d * n + s] ?? Number.NaN),
+    );
+    low.push(Math.min(...values));
+    high.push(Math.max(...values));
+  }
+  return { x: found.stops, low, high };
+}
+
+function accuracyOf(scores: Partial<Scores>, task: number): Drawing {
+  const { multipliers = [], accuracy = [], unsteered = [] } = scores;
+  const plain = unsteered[task] ?? null;
+  const x = [0, ...multipliers];
+  const y = [plain, ...(accuracy[task] ?? [])];
+  return {
+    lines: multipliers.length
+      ? [
+          { name: "unsteered", x, y: x.map(() => plain), kind: "dashed" },
+          { name: scores.vector ?? "", x, y, dots: true },
+        ]
+      : [],
+    include: [0, 1],
+    format: (v) => `${Number((100 * v).toFixed(1))}%`,
+    read: (at) => {
+      const value = y[x.indexOf(at)];
+      return value === undefined || value === null
+        ? ""
+        : `${at === 0 ? "unsteered" : `${scores.vector} ${times(at)}`}: ${percent(value)} right`;
+    },
+  };
+}
+
+function noteOf(store: Store, measure: Measure, scores: Partial<Scores>, task: number, prompts: number): string {
+  if (measure !== "accuracy") {
+    const { null: found } = store;
+    return found
+      ? `Band: the range of ${found.draws} random directions of the same norm.`
+      : "Band of random directions: not there yet.";
+  }
+  if (!prompts) return "No suite: give SteeringPlayground(..., suite=sw.tasks.successors()).";
+  if (!scores.tasks) return "Steers every prompt of the suite with the active vector alone, with controls.";
+  const held = scores.held_out?.[task];
+  const [random, high] = [scores.random?.[task], scores.random_high?.[task]];
+  const control =
+    random === null || random === undefined
+      ? ""
+      : ` Random directions there: ${percent(random)} on average, ${percent(high ?? Number.NaN)} at most.`;
+  return `Held-out accuracy ${percent(held ?? Number.NaN)} of ${scores.n?.[task]} items: each at the multiplier chosen on the others.${control} The curve itself is not held out.`;
+}
+
+function trimmed(y: number): string {
+  return String(Number(y.toPrecision(4))).replace("-", "−");
+}
+
+/** A field that shows the token of a column and takes another one as text. */
+function tokenField(store: Store, label: string, second: boolean) {
+  const { host } = store;
+  const input = h("input", { type: "text", class: "sw-token-field sw-mono", "aria-label": label, spellcheck: "false" });
+  let own = "";
+  input.addEventListener("change", () => {
+    const { table } = store;
+    const at = table ? table.tokens.indexOf(input.value) : -1;
+    const id = at < 0 ? undefined : table?.ids[at];
+    if (id !== undefined) host.set(second ? { against: id } : { track: id });
+    else if (input.value && host.live) host.command("follow", { text: input.value, against: second });
+    else input.value = own;
+  });
+  input.title = "Type a token, with its leading space. Of a longer text the first token counts.";
+  return {
+    element: input,
+    show(column: number) {
+      const text = store.table?.tokens[column] ?? "";
+      if (text === own) return;
+      own = text;
+      input.value = text;
+      input.size = Math.max(6, shown(text).length + 2);
+    },
+  };
+}

@@ -1,0 +1,151 @@
+/** What else changes at this stop: this prompt, unrelated prompts, repetition. */
+
+import { h, number, setText, svg } from "../dom";
+import { shown } from "../ui/tokens";
+import { nearest, percent, type Store, times } from "./state";
+import type { TextPanel } from "./texts";
+
+const WIDTH = 120;
+const HEIGHT = 26;
+
+interface Meter {
+  element: HTMLElement;
+  /** The curve over the stops; empty for none. */
+  draw(x: readonly number[], y: ArrayLike<number | null>): void;
+  show(value: string, x: number | null, note: string): void;
+}
+
+export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElement; paint(): void } {
+  const { host } = store;
+  const kl = meter(
+    "KL from baseline",
+    "How far the steered next-token distribution of this prompt is from the unsteered one, in nats.",
+  );
+  const off = meter("Off-target KL", "The same, averaged over unrelated prompts that the vector should leave alone.");
+  const changed = meter("Off-target changed", "Share of unrelated prompts whose likeliest next token is another one.");
+  const repeats = meter(
+    "Repetition",
+    "Share of 4-grams of the steered text that it has said before (seq-rep-4, Welleck et al. 2020).",
+  );
+  const prompts = h("ul", { class: "sw-off-prompts" });
+  const details = h("details", null, h("summary", null, "Unrelated prompts at this stop"), prompts);
+  const note = h("p", { class: "sw-soft" });
+  let drawn = -1;
+  let drawnOff: unknown = null;
+
+  const paint = () => {
+    const { table, stop, dose } = store;
+    if (!table) return;
+    if (drawn !== table.n) {
+      drawn = table.n;
+      kl.draw(table.stops, table.kl);
+    }
+    const at = dose === null ? null : (table.stops[stop] ?? 0);
+    kl.show(`${number(store.kl)} nats`, at, "");
+    const found = host.get("_off_target");
+    const there = found.of === table.n;
+    if (drawnOff !== found) {
+      drawnOff = found;
+      off.draw(there ? found.stops : [], there ? found.kl : []);
+      changed.draw(there ? found.stops : [], there ? found.changed : []);
+    }
+    const n = there && dose !== null ? nearest(found.stops, dose) : -1;
+    const measured = n >= 0 ? (found.stops[n] ?? 0) : null;
+    const where = measured !== null && measured !== at ? `at ${times(measured)}` : "";
+    off.show(n >= 0 ? `${number(found.kl[n])} nats` : "–", measured, where);
+    const share = n >= 0 ? (found.changed[n] ?? 0) : null;
+    changed.show(
+      share === null ? "–" : `${Math.round(share * found.prompts.length)} of ${found.prompts.length}`,
+      measured,
+      where,
+    );
+    details.hidden = !there;
+    if (n >= 0 && details.open) {
+      prompts.replaceChildren(
+        ...found.prompts.map((prompt, p) => {
+          const [plain, now] = [found.plain[p] ?? "", found.top[p]?.[n] ?? ""];
+          return h(
+            "li",
+            null,
+            h("span", { class: "sw-soft" }, `${prompt} `),
+            h("b", { class: "sw-mono" }, shown(plain)),
+            plain === now ? null : h("b", { class: "sw-mono sw-changed" }, ` → ${shown(now)}`),
+          );
+        }),
+      );
+    }
+    setText(
+      note,
+      there || !host.get("off_target").length
+        ? ""
+        : typeof host.get("positions") !== "string"
+          ? "Unrelated prompts are left out: picked tokens are no tokens of theirs."
+          : "",
+    );
+    note.hidden = !note.textContent;
+    const text = texts.text();
+    const plain = texts.shown()?.baseline;
+    repeats.draw(texts.curve().x, texts.curve().y);
+    repeats.show(
+      text?.repeated === undefined ? "–" : percent(text.repeated),
+      text?.multiplier ?? null,
+      plain?.repeated === undefined ? "" : `baseline ${percent(plain.repeated)}`,
+    );
+  };
+  details.addEventListener("toggle", paint);
+  const element = h(
+    "section",
+    { class: "sw-play-meters sw-stack", "aria-label": "What else changes" },
+    h("h3", null, "What else changes"),
+    h("div", { class: "sw-meters" }, kl.element, off.element, changed.element, repeats.element),
+    note,
+    details,
+  );
+  return { element, paint };
+}
+
+function meter(label: string, tip: string): Meter {
+  const value = h("span", { class: "sw-meter-value" });
+  const note = h("span", { class: "sw-meter-note sw-soft" });
+  const line = svg("path", { class: "sw-meter-line" });
+  const here = svg("circle", { class: "sw-meter-here", r: "3.5", visibility: "hidden" });
+  const picture = svg(
+    "svg",
+    { class: "sw-meter-curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, "aria-hidden": "true" },
+    svg("line", { class: "sw-meter-axis", x1: 3, x2: WIDTH - 3, y1: HEIGHT - 3, y2: HEIGHT - 3 }),
+    line,
+    here,
+  );
+  let xs: readonly number[] = [];
+  let ys: ArrayLike<number | null> = [];
+  let top = 1;
+  const toX = (x: number) => 4 + ((x - (xs[0] ?? 0)) / ((xs[xs.length - 1] ?? 1) - (xs[0] ?? 0) || 1)) * (WIDTH - 8);
+  const toY = (y: number) => HEIGHT - 3 - (y / top) * (HEIGHT - 7);
+  return {
+    element: h(
+      "div",
+      { class: "sw-meter", title: tip },
+      h("span", { class: "sw-meter-label" }, label),
+      value,
+      picture,
+      note,
+    ),
+    draw(x, y) {
+      if (x === xs && y === ys) return;
+      xs = x;
+      ys = y;
+      top = Math.max(1e-9, ...Array.from(y, (value) => value ?? 0));
+      const path = xs.map((at, n) => `${n ? "L" : "M"}${toX(at).toFixed(1)} ${toY(y[n] ?? 0).toFixed(1)}`).join("");
+      line.setAttribute("d", xs.length > 1 ? path : "");
+    },
+    show(text, x, extra) {
+      setText(value, text);
+      setText(note, extra);
+      const n = x === null || xs.length < 2 ? -1 : xs.indexOf(x);
+      here.setAttribute("visibility", n < 0 ? "hidden" : "visible");
+      if (n < 0) return;
+      here.setAttribute("cx", toX(x ?? 0).toFixed(1));
+      here.setAttribute("cy", toY(ys[n] ?? 0).toFixed(1));
+    },
+  };
+}

@@ -1,0 +1,235 @@
+/** Baseline and steered text side by side, streamed; and the texts recorded along the slider. */
+
+import { h, setText } from "../dom";
+import { nearest, percent, type Run, type Store, same, settingsOf, type Text, times } from "./state";
+
+/** Nats between a token's log-probability with and without steering that fill its shade. */
+const FULL = 4;
+
+export interface TextPanel {
+  element: HTMLElement;
+  paint(): void;
+  /** The run that is shown, and its steered text at the slider. */
+  shown(): Run | null;
+  text(): Text | null;
+  /** Repetition over the multipliers of the run. */
+  curve(): { x: number[]; y: number[] };
+  /** Shows a run of the history; null for the newest. */
+  open(n: number | null): void;
+}
+
+export function textPanel(store: Store): TextPanel {
+  const { host } = store;
+  let opened: number | null = null;
+  let last: Run | null = null;
+  let curve: { x: number[]; y: number[] } = { x: [], y: [] };
+
+  const shown = (): Run | null => {
+    const old = opened === null ? undefined : host.get("_runs").find(({ n }) => n === opened);
+    const run = old ?? host.get("_texts");
+    return run.n === undefined ? null : (run as Run);
+  };
+  const text = (): Text | null => {
+    const run = shown();
+    if (!run) return null;
+    const doses = run.entries.map(({ multiplier }) => multiplier ?? 0);
+    return run.entries[nearest(doses, host.get("doses")[run.settings.active] ?? 1)] ?? null;
+  };
+
+  const baseline = sheet("Baseline");
+  const steered = sheet("Steered");
+  const generate = h("button", { type: "button", class: "primary" }, "Generate");
+  const record = h("button", { type: "button" }, "Record along the slider");
+  const why = h("span", { class: "sw-soft" });
+  const marks = h("p", { class: "sw-soft sw-text-key" });
+  const tokens = field("Tokens", 1, 1000, 1, (value) => host.set({ max_new_tokens: Math.round(value) }));
+  const temperature = field("Temperature", 0, 10, 0.1, (value) => host.set({ temperature: value }));
+  const seed = field("Seed", 0, 2 ** 31, 1, (value) => host.set({ seed: Math.round(value) }));
+  const writing = () => Boolean(host.get("_texts").writing) && busy();
+  const busy = () => ["running", "queued"].includes(host.get("_status").phase);
+  // After the frame in which changed inputs are sent, so that they arrive first.
+  const ask = (name: string) => {
+    opened = null;
+    requestAnimationFrame(() => host.command(name));
+  };
+  generate.addEventListener("click", () => {
+    if (writing()) host.command("stop");
+    else ask("generate");
+  });
+  record.addEventListener("click", () => ask("record"));
+
+  const paintControls = () => {
+    const plan = host.get("_plan");
+    const texts = plan.record?.length ?? 0;
+    const cost = (texts + 1) * host.get("max_new_tokens");
+    const dear = cost > (plan.budget ?? 0);
+    tokens.show(host.get("max_new_tokens"));
+    temperature.show(host.get("temperature"));
+    seed.show(host.get("seed"));
+    setText(generate, writing() ? "Stop" : "Generate");
+    generate.classList.toggle("primary", !writing());
+    generate.disabled = !host.live;
+    record.disabled = !host.live || dear || writing();
+    record.title = `${texts} multipliers and the baseline, up to ${cost} tokens in one batch: then the text follows the slider, in an exported page too.`;
+    for (const { input } of [tokens, temperature, seed]) input.disabled = !host.live;
+    seed.element.hidden = host.get("temperature") === 0;
+    setText(
+      why,
+      !host.live
+        ? "Generating needs the model: open the notebook."
+        : dear
+          ? `Recording would take ${cost} tokens, more than ${plan.budget}.`
+          : "",
+    );
+  };
+  const paint = () => {
+    const run = shown();
+    const now = text();
+    if (run !== last) {
+      last = run;
+      const points = (run?.entries ?? []).filter((entry) => entry.repeated !== undefined);
+      curve = {
+        x: points.map(({ multiplier }) => multiplier ?? 0),
+        y: points.map(({ repeated }) => repeated ?? 0),
+      };
+    }
+    baseline.show(run?.baseline ?? null, "");
+    steered.show(now, run && now ? saidOf(store, run, now) : "");
+    const old = run !== null && !run.writing && host.live && !current(store, run);
+    baseline.element.classList.toggle("stale", old);
+    steered.element.classList.toggle("stale", old);
+    const differing = now?.instead?.filter((token, at) => token !== now.tokens[at]).length;
+    setText(
+      marks,
+      differing === undefined
+        ? ""
+        : `Shaded: steering made it likelier. Underlined: without steering, another token would follow here (${differing} of ${now?.tokens.length ?? 0}).`,
+    );
+    marks.hidden = differing === undefined;
+  };
+  host.watch(["_texts", "_runs", "prompt", "positions", "space", "error_term", "clamp", "_version"], paint);
+  host.watch(["_plan", "max_new_tokens", "temperature", "seed", "_texts", "_status"], paintControls);
+
+  const element = h(
+    "section",
+    { class: "sw-play-texts sw-stack", "aria-label": "Generated texts" },
+    h(
+      "div",
+      { class: "sw-row sw-text-tools" },
+      generate,
+      record,
+      tokens.element,
+      temperature.element,
+      seed.element,
+      why,
+    ),
+    h("div", { class: "sw-sheets" }, baseline.element, steered.element),
+    marks,
+  );
+  return {
+    element,
+    paint,
+    shown,
+    text,
+    curve: () => curve,
+    open(n) {
+      opened = n;
+      paint();
+    },
+  };
+}
+
+/** Whether a run was made with the settings of now, whatever the slider says. */
+function current(store: Store, run: Run): boolean {
+  const on = !store.host.get("off").includes(run.settings.active);
+  return run.settings.on === on && same(run.settings, settingsOf(store.host));
+}
+
+/** At which multiplier the text was written, where that is not the one of the slider. */
+function saidOf(store: Store, run: Run, text: Text): string {
+  const wanted = store.host.get("doses")[run.settings.active] ?? 1;
+  const own = text.multiplier ?? 0;
+  if (!run.settings.on) return `without ${run.settings.active}`;
+  const written = `${run.settings.active} ${times(own)}`;
+  if (Math.abs(own - wanted) < 1e-9) return written;
+  return run.entries.length > 1 ? `${written}, the nearest recorded` : `${written}; the slider has moved`;
+}
+
+interface Sheet {
+  element: HTMLElement;
+  show(text: Text | null, at: string): void;
+}
+
+function sheet(title: string): Sheet {
+  const at = h("span", { class: "sw-soft" });
+  const prose = h("div", { class: "sw-prose", tabindex: "0", role: "region", "aria-label": `${title} text` });
+  const foot = h("p", { class: "sw-soft sw-sheet-foot" });
+  const element = h("div", { class: "sw-sheet" }, h("div", { class: "sw-row" }, h("h3", null, title), at), prose, foot);
+  let drawn: Text | null | undefined;
+  return {
+    element,
+    show(text, said) {
+      setText(at, said);
+      if (text === drawn) return;
+      const before = drawn;
+      drawn = text;
+      if (!text) {
+        prose.replaceChildren(h("span", { class: "sw-soft" }, "Nothing generated yet."));
+        setText(foot, "");
+        return;
+      }
+      // While it grows, what is there stays: a selection in it survives.
+      const grows = before && !text.plain && before.tokens.every((token, n) => token === text.tokens[n]);
+      const from = grows ? before.tokens.length : 0;
+      if (!from) prose.replaceChildren();
+      prose.append(...text.tokens.slice(from).map((token, n) => piece(text, token, from + n)));
+      setText(foot, facts(text));
+    },
+  };
+}
+
+function piece(text: Text, token: string, n: number): HTMLElement {
+  const [own, plain, instead] = [text.logprobs?.[n], text.plain?.[n], text.instead?.[n]];
+  if (own === undefined) return h("span", null, token);
+  const gained = plain === undefined ? 0 : Math.max(0, Math.min(1, (own - plain) / FULL));
+  const title =
+    plain === undefined
+      ? `p ${percent(Math.exp(own))}`
+      : `p ${percent(Math.exp(own))} steered, ${percent(Math.exp(plain))} without${
+          instead !== undefined && instead !== token ? `, where ${JSON.stringify(instead)} would follow` : ""
+        }`;
+  return h(
+    "span",
+    {
+      title,
+      class: instead !== undefined && instead !== token ? "other" : null,
+      style: gained > 0.02 ? `--heat:${Math.round(gained * 100)}%` : null,
+    },
+    token,
+  );
+}
+
+/** Length, end and repetition of a text, in one line. */
+function facts(text: Text): string {
+  const n = text.tokens.length;
+  const parts = [`${n} token${n === 1 ? "" : "s"}`];
+  if (text.finish) parts.push(text.finish);
+  if (text.repeated !== undefined) parts.push(`repeated 4-grams ${percent(text.repeated)}`);
+  if (text.distinct) parts.push(`distinct-2 ${text.distinct[1].toFixed(2)}`);
+  return parts.join(" · ");
+}
+
+function field(label: string, min: number, max: number, step: number, onChange: (value: number) => void) {
+  const input = h("input", { type: "number", min, max, step, class: "sw-number" });
+  input.addEventListener("change", () => {
+    const value = Number(input.value);
+    if (input.value !== "" && Number.isFinite(value)) onChange(Math.max(min, Math.min(max, value)));
+  });
+  return {
+    element: h("label", null, label, input),
+    input,
+    show(value: number) {
+      if (input.value !== String(value)) input.value = String(value);
+    },
+  };
+}

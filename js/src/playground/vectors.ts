@@ -1,0 +1,173 @@
+/** Each vector with its slider; the active one moves through stops that are there already. */
+
+import { h, setText, uid } from "../dom";
+import { type Slider, slider } from "../ui/slider";
+import { nearest, type Store, times } from "./state";
+
+interface Row {
+  element: HTMLElement;
+  check: HTMLInputElement;
+  slider: Slider;
+  note: HTMLElement;
+}
+
+export function vectorPanel(store: Store): HTMLElement {
+  const { host } = store;
+  const list = h("div", { class: "sw-vectors" });
+  let rows = new Map<string, Row>();
+
+  const fill = () => {
+    const stops = host.get("multipliers");
+    rows = new Map(
+      host.get("_vectors").map(({ name, about }) => {
+        const check = h("input", { type: "checkbox", "aria-label": `${name} is added` });
+        check.addEventListener("change", () => {
+          const off = host.get("off").filter((other) => other !== name);
+          host.set({ off: check.checked ? off : [...off, name] });
+        });
+        const made = slider({
+          label: `Multiplier of ${name}`,
+          hideLabel: true,
+          min: 0,
+          max: stops.length - 1,
+          step: 1,
+          value: nearest(stops, host.get("doses")[name] ?? 1),
+          // What is written is the multiplier itself, which a script may have put between two stops.
+          format: (at) => {
+            const dose = host.get("doses")[name] ?? 1;
+            return times(nearest(stops, dose) === at ? dose : (stops[at] ?? 0));
+          },
+          onInput: (at) => store.move(name, stops[at] ?? 0),
+        });
+        const note = h("p", { class: "sw-vector-note sw-soft" });
+        const element = h(
+          "div",
+          { class: "sw-vector" },
+          h("label", { class: "sw-vector-name", title: about }, check, h("span", { class: "sw-vector-label" }, name)),
+          made.element,
+          note,
+        );
+        return [name, { element, check, slider: made, note }];
+      }),
+    );
+    list.replaceChildren(...[...rows.values()].map(({ element }) => element));
+    paint();
+  };
+  const paint = () => {
+    const stops = host.get("multipliers");
+    const { active, off, doses } = { active: host.get("active"), off: host.get("off"), doses: host.get("doses") };
+    const { norms = [] } = host.get("_prompt");
+    const residual = norms[norms.length - 1];
+    for (const { name, norm } of host.get("_vectors")) {
+      const row = rows.get(name);
+      if (!row) continue;
+      const mine = name === active;
+      const dose = doses[name] ?? 1;
+      row.check.checked = !off.includes(name);
+      row.slider.show(nearest(stops, dose));
+      row.element.classList.toggle("active", mine && rows.size > 1);
+      row.element.classList.toggle("off", off.includes(name));
+      // Without a model there are stops for one vector only.
+      row.slider.input.disabled = !host.live && !mine;
+      row.check.disabled = !host.live && !mine;
+      if (!host.live && !mine)
+        row.slider.input.title = "Recorded at this multiplier; only the active vector moves here.";
+      const added = Math.abs(dose) * norm;
+      const share = residual ? `, ${(added / residual).toFixed(2)} of the norm of the token that is read` : "";
+      setText(row.note, `adds a norm of ${added.toFixed(added < 10 ? 1 : 0)}${share}`);
+    }
+  };
+  host.watch(["_vectors", "multipliers"], fill);
+  host.watch(["doses", "off", "active", "_prompt"], paint);
+
+  return h(
+    "section",
+    { class: "sw-play-vectors sw-stack", "aria-label": "Vectors" },
+    h("h3", null, "Vectors and their multipliers"),
+    list,
+    howAdded(store),
+  );
+}
+
+/** Space, error term and clamp, and what the choice means. */
+function howAdded({ host }: Store): HTMLElement {
+  const spaces = choice("Added to", [
+    ["residual", "residual stream"],
+    ["sae", "SAE features"],
+  ]);
+  const error = choice("Error term", [
+    ["keep", "keep"],
+    ["drop", "drop"],
+  ]);
+  const clamp = h("input", { type: "checkbox" });
+  const inSae = h("div", { class: "sw-row" }, error.element, h("label", null, clamp, "clamp at zero"));
+  const meaning = h("p", { class: "sw-soft sw-how-note" });
+  spaces.onChange((value) => host.set({ space: value as "residual" | "sae" }));
+  error.onChange((value) => host.set({ error_term: value as "keep" | "drop" }));
+  clamp.addEventListener("change", () => host.set({ clamp: clamp.checked }));
+
+  host.watch(["space", "error_term", "clamp", "_vectors", "off"], () => {
+    const space = host.get("space");
+    const kept = host.get("error_term") === "keep";
+    const off = host.get("off");
+    const bare = host.get("_vectors").filter(({ name, features }) => !features && !off.includes(name));
+    spaces.show(space);
+    error.show(host.get("error_term"));
+    clamp.checked = host.get("clamp");
+    inSae.hidden = space === "residual";
+    const why = bare.length
+      ? `${bare.map(({ name }) => name).join(", ")}: no SAE coefficients. Build in SAE space, or decompose first.`
+      : "";
+    spaces.disable("sae", !host.live || (space !== "sae" && bare.length > 0), why);
+    spaces.disable("residual", !host.live, "");
+    for (const value of ["keep", "drop"]) error.disable(value, !host.live, "");
+    clamp.disabled = !host.live;
+    const equal =
+      "With a linear decoder, no clamp and the error term kept, adding in SAE space equals adding the decoded direction in the residual stream.";
+    const said =
+      space === "residual"
+        ? why
+        : kept
+          ? host.get("clamp")
+            ? "Features move by m times the coefficients and stop at zero; what the SAE does not describe stays."
+            : "This is that case: the choice of space makes no difference now."
+          : "The residual stream is replaced by its reconstruction: what the SAE does not describe is lost, at multiplier 0 too.";
+    setText(meaning, space === "residual" ? [equal, said].filter(Boolean).join(" ") : `${said} ${equal}`);
+  });
+  return h("div", { class: "sw-how sw-stack" }, spaces.element, inSae, meaning);
+}
+
+interface Choice {
+  element: HTMLElement;
+  show(value: string): void;
+  disable(value: string, disabled: boolean, why: string): void;
+  onChange(run: (value: string) => void): void;
+}
+
+/** A choice of few, as radio buttons. */
+function choice(label: string, options: readonly [string, string][]): Choice {
+  const name = uid();
+  const inputs = new Map(options.map(([value]) => [value, h("input", { type: "radio", name, value })]));
+  const group = h(
+    "span",
+    { class: "sw-choice", role: "radiogroup", "aria-label": label },
+    ...options.map(([value, text]) => h("label", null, inputs.get(value), text)),
+  );
+  return {
+    element: h("span", { class: "sw-row sw-choice-row" }, h("span", { class: "sw-soft" }, label), group),
+    show(value) {
+      const input = inputs.get(value);
+      if (input) input.checked = true;
+    },
+    disable(value, disabled, why) {
+      const input = inputs.get(value);
+      if (!input) return;
+      input.disabled = disabled;
+      input.title = why;
+      input.parentElement?.classList.toggle("off", disabled);
+    },
+    onChange(run) {
+      group.addEventListener("change", (event) => run((event.target as HTMLInputElement).value));
+    },
+  };
+}

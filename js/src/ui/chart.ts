@@ -1,0 +1,224 @@
+/** A line chart over a few dozen numbers, with a band, a marker, and a read-out for pointer and keyboard. */
+
+import { h, setText, svg } from "../dom";
+import { moved } from "../keys";
+
+export interface Line {
+  name: string;
+  x: readonly number[];
+  y: ArrayLike<number | null>;
+  /** Appended to the class, for its colour; "dashed" is known. */
+  kind?: string;
+  /** Its points are drawn too: there are few of them. */
+  dots?: boolean;
+}
+
+export interface Drawing {
+  lines: readonly Line[];
+  band?: { x: readonly number[]; low: ArrayLike<number>; high: ArrayLike<number> } | null;
+  /** Always in sight. */
+  include?: readonly number[];
+  format: (y: number) => string;
+  /** Said of a place on the x axis. */
+  read: (x: number) => string;
+}
+
+export interface Chart {
+  element: HTMLElement;
+  draw(drawing: Drawing): void;
+  /** Where the slider is; null for nowhere. */
+  mark(x: number | null): void;
+}
+
+export interface ChartOptions {
+  label: string;
+  signal: AbortSignal;
+  height?: number;
+  formatX: (x: number) => string;
+  /** Someone chose a place, by a click or by Enter. */
+  onPick?: (x: number) => void;
+}
+
+const LEFT = 46;
+const RIGHT = 10;
+const TOP = 8;
+const BOTTOM = 22;
+
+export function chart({ label, signal, height = 210, formatX, onPick }: ChartOptions): Chart {
+  const back = svg("g");
+  const front = svg("g");
+  const cursor = svg("line", { class: "sw-chart-cursor", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
+  const marker = svg("line", { class: "sw-chart-marker", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
+  const dots = svg("g");
+  const picture = svg("svg", { height, width: "100%", "aria-hidden": "true" }, back, marker, cursor, front, dots);
+  // A slider: it has a value that arrows change, and a text that says what is read there.
+  const frame = h(
+    "div",
+    { class: "sw-chart", role: "slider", tabindex: "0", "aria-label": label, "aria-valuenow": "0" },
+    picture,
+  );
+  const readout = h("p", { class: "sw-chart-read" });
+  const element = h("div", { class: "sw-chart-box" }, frame, readout);
+
+  let drawing: Drawing | null = null;
+  let width = 480;
+  let marked: number | null = null;
+  let hovered: number | null = null;
+  let xs: number[] = [];
+  let range = { low: 0, high: 1 };
+
+  const left = () => xs[0] ?? 0;
+  const right = () => xs[xs.length - 1] ?? 1;
+  const toX = (x: number) => LEFT + ((x - left()) / (right() - left() || 1)) * (width - LEFT - RIGHT);
+  const toY = (y: number) =>
+    height - BOTTOM - ((y - range.low) / (range.high - range.low || 1)) * (height - TOP - BOTTOM);
+  const path = (x: readonly number[], y: ArrayLike<number | null>) => {
+    let pen = "M";
+    let out = "";
+    x.forEach((at, n) => {
+      const value = y[n];
+      if (value === null || value === undefined || Number.isNaN(value)) {
+        pen = "M";
+        return;
+      }
+      out += `${pen}${toX(at).toFixed(1)} ${toY(value).toFixed(1)}`;
+      pen = "L";
+    });
+    return out;
+  };
+
+  const redraw = () => {
+    if (!drawing) return;
+    const { lines, band, include = [], format } = drawing;
+    xs = [...new Set(lines.flatMap((line) => [...line.x]))].sort((a, b) => a - b);
+    const values = [
+      ...include,
+      ...lines.flatMap((line) => Array.from(line.y)),
+      ...(band ? [...Array.from(band.low), ...Array.from(band.high)] : []),
+    ].filter((value): value is number => value !== null && Number.isFinite(value));
+    const ticks = niceTicks(
+      Math.min(...values, Number.POSITIVE_INFINITY),
+      Math.max(...values, Number.NEGATIVE_INFINITY),
+    );
+    range = { low: ticks[0] ?? 0, high: ticks[ticks.length - 1] ?? 1 };
+    const grid = ticks.flatMap((tick) => [
+      svg("line", { class: "sw-chart-grid", x1: LEFT, x2: width - RIGHT, y1: toY(tick), y2: toY(tick) }),
+      svg("text", { x: LEFT - 7, y: toY(tick) + 4, "text-anchor": "end" }, format(tick)),
+    ]);
+    const below = niceTicks(left(), right(), width < 420 ? 4 : 8)
+      .filter((tick) => tick >= left() && tick <= right())
+      .map((tick) => svg("text", { x: toX(tick), y: height - 5, "text-anchor": "middle" }, formatX(tick)));
+    const zero =
+      left() < 0 && right() > 0
+        ? svg("line", { class: "sw-chart-zero", x1: toX(0), x2: toX(0), y1: TOP, y2: height - BOTTOM })
+        : null;
+    const shade = band
+      ? svg("path", {
+          class: "sw-chart-band",
+          d: `${path(band.x, band.high)}${path([...band.x].reverse(), Array.from(band.low).reverse()).replace("M", "L")}Z`,
+        })
+      : null;
+    back.replaceChildren(...grid, ...below, ...(zero ? [zero] : []), ...(shade ? [shade] : []));
+    front.replaceChildren(
+      ...lines.flatMap((line) => [
+        svg("path", { class: `sw-chart-line ${line.kind ?? ""}`, d: path(line.x, line.y) }),
+        ...(line.dots
+          ? line.x.flatMap((x, n) => {
+              const y = line.y[n];
+              return y === null || y === undefined
+                ? []
+                : [svg("circle", { class: `sw-chart-dot ${line.kind ?? ""}`, cx: toX(x), cy: toY(y), r: 2.5 })];
+            })
+          : []),
+      ]),
+    );
+    frame.setAttribute("aria-valuemin", String(left()));
+    frame.setAttribute("aria-valuemax", String(right()));
+    place();
+  };
+
+  const place = () => {
+    if (!drawing) return;
+    const at = hovered ?? marked;
+    const on = (line: SVGElement, x: number | null) => {
+      line.setAttribute("visibility", x === null ? "hidden" : "visible");
+      if (x === null) return;
+      line.setAttribute("x1", toX(x).toFixed(1));
+      line.setAttribute("x2", toX(x).toFixed(1));
+    };
+    on(marker, marked);
+    on(cursor, hovered);
+    dots.replaceChildren(
+      ...(at === null
+        ? []
+        : drawing.lines.flatMap((line) => {
+            const n = line.x.indexOf(at);
+            const y = n < 0 ? null : line.y[n];
+            return y === null || y === undefined || line.kind === "dashed"
+              ? []
+              : [svg("circle", { class: `sw-chart-here ${line.kind ?? ""}`, cx: toX(at), cy: toY(y), r: 4 })];
+          })),
+    );
+    const said = at === null ? "" : drawing.read(at);
+    setText(readout, said);
+    frame.setAttribute("aria-valuenow", String(at ?? 0));
+    frame.setAttribute("aria-valuetext", said || "nothing here yet");
+  };
+
+  const nearestX = (clientX: number) => {
+    const box = frame.getBoundingClientRect();
+    const wanted = left() + ((clientX - box.left - LEFT) / (width - LEFT - RIGHT)) * (right() - left());
+    return xs.reduce((best, x) => (Math.abs(x - wanted) < Math.abs(best - wanted) ? x : best), xs[0] ?? 0);
+  };
+  const hover = (x: number | null) => {
+    if (x === hovered) return;
+    hovered = x;
+    place();
+  };
+  frame.addEventListener("pointermove", (event) => xs.length && hover(nearestX(event.clientX)));
+  frame.addEventListener("pointerleave", () => hover(null));
+  frame.addEventListener("blur", () => hover(null));
+  frame.addEventListener("click", (event) => xs.length && onPick?.(nearestX(event.clientX)));
+  frame.addEventListener("keydown", (event) => {
+    const from = xs.indexOf(hovered ?? marked ?? 0);
+    const key = { ArrowUp: "ArrowRight", ArrowDown: "ArrowLeft", PageUp: "PageDown", PageDown: "PageUp" }[event.key];
+    const next = moved(key ?? event.key, from < 0 ? xs.length >> 1 : from, xs.length, 5);
+    if (next !== undefined) hover(xs[next] ?? null);
+    else if ((event.key === "Enter" || event.key === " ") && hovered !== null) onPick?.(hovered);
+    else return;
+    event.preventDefault();
+  });
+  const observer = new ResizeObserver(([entry]) => {
+    const now = Math.round(entry?.contentRect.width ?? 0);
+    if (now <= 0 || now === width) return;
+    width = now;
+    redraw();
+  });
+  observer.observe(frame);
+  signal.addEventListener("abort", () => observer.disconnect(), { once: true });
+
+  return {
+    element,
+    draw(next) {
+      drawing = next;
+      redraw();
+    },
+    mark(x) {
+      marked = x;
+      place();
+    },
+  };
+}
+
+/** About `most` round numbers that enclose a range. */
+export function niceTicks(low: number, high: number, most = 4): number[] {
+  if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
+  const span = high - low || Math.abs(high) || 1;
+  const rough = span / most;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= rough * 0.999) ?? rough;
+  const first = Math.floor(low / step + 1e-9);
+  const last = Math.max(first + 1, Math.ceil(high / step - 1e-9));
+  // Products, not sums: 0.1 + 0.2 is no tick.
+  return Array.from({ length: last - first + 1 }, (_, n) => Number(((first + n) * step).toPrecision(10)));
+}
