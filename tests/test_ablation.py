@@ -224,7 +224,7 @@ def test_sae_space_and_clamp_are_those_of_the_add(llama, vector, suite):
 def test_batches_and_chunks_change_nothing(llama, vector, suite, monkeypatch):
     whole = sw.ablate_each(llama.model, vector, suite).cells
     monkeypatch.setattr("steerwidgets.study.panel.MAX_ROWS", 3)
-    monkeypatch.setattr("steerwidgets.study.packing.MAX_TOKENS", 20)
+    monkeypatch.setattr("steerwidgets.study.panel.MAX_TOKENS", 20)
     parts = sw.ablate_each(llama.model, vector, suite, memory=1e-4).cells
     pd.testing.assert_frame_equal(whole, parts, atol=1e-4, rtol=1e-4)
 

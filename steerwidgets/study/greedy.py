@@ -96,7 +96,8 @@ class GreedyAblation:
             f"Dropping {len(self.dropped)} features {did} the mean {score} of {n} held-out prompts "
             f"from {_two(first['held_out'])} to {_two(last['held_out'])} (right: {int(first['right'])} to "
             f"{int(last['right'])} of {n}).",
-            f"{len(self.random)} random drops of as many features: {_two(low)} to {_two(high)}, p = {self.p_value:.2g}.",
+            f"{len(self.random)} random drops of as many features: {_two(low)} to {_two(high)}, "
+            f"p = {self.p_value:.2g}.",
         ]
         if self.gain > 0 and last["right"] < first["right"]:
             said.append("Fewer answers are right all the same.")

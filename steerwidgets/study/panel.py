@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,18 +14,17 @@ from torch import Tensor
 from steerwidgets.core.edits import Edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Ablate, Add, bind_ablates, bind_adds
-from steerwidgets.core.positions import position_mask
+from steerwidgets.core.positions import Positions
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.batches import Batch
-from steerwidgets.engine.model import SteeredModel
-from steerwidgets.engine.trunk import Trunk
-from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item, parts
-from steerwidgets.study.scoring import Item, Rows, Score, score_item
+from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
+from steerwidgets.engine.trunk import Trunk, column_bytes
+from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
+from steerwidgets.study.scoring import Item, Rows, Score, score_cells
 
 # One intervention a hook point, all of one kind; most conditions have one.
 Condition = Sequence[Add] | Sequence[Ablate]
-# Larger batches gain nothing, and whoever asks to stop waits for the batch that runs.
-MAX_COLUMNS = 512
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,14 @@ class Panel:
 
     Args:
         items: what to score.
+        positions: what conditions change.
+        each: about how many conditions there will be.
         memory: GiB to take besides the model: half for what conditions share, half for a batch.
     """
 
-    def __init__(self, model: SteeredModel, items: Sequence[Item], memory: float = 2.0) -> None:
+    def __init__(
+        self, model: SteeredModel, items: Sequence[Item], positions: Positions, each: int = 1, memory: float = 2.0
+    ) -> None:
         if memory <= 0:
             raise ValueError(f"memory={memory} is out of range; give the GiB that the work may take.")
         self.model = model
@@ -54,7 +58,8 @@ class Panel:
         # Log-probabilities at each prompt's end that KL divergences are taken from; none before they are known.
         self.reference: list[Tensor] = []
         self._budget = memory * GIB / 2
-        self._chunks = list(chunks_by_item(self.rows))
+        most = min(MAX_TOKENS, int(self._budget // column_bytes(model.traces)))
+        self._chunks = list(chunks_by_item(self.rows, positions, each, most))
         self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
 
     @property
@@ -70,8 +75,16 @@ class Panel:
 
     def ends(self, condition: Condition) -> list[Tensor]:
         """Log-probabilities at the end of each item's prompt, [vocab] each."""
-        [tables] = self._tables([condition], None, None)
-        return [table[0][0].clone() for table in tables]
+
+        def take(numbers: list[int], logits: Tensor) -> Iterator[Tensor]:
+            row = 0
+            for forced in (self.items[n].forced for n in numbers):
+                # Left padding: the scored columns are the rightmost ones.
+                yield logits[row, -1 - len(forced[0])].float().log_softmax(-1)
+                row += len(forced)
+
+        [ends] = self._taken([condition], take)
+        return ends
 
     def scores(
         self,
@@ -85,10 +98,12 @@ class Panel:
             conditions: alike in hook points, kind, positions and space; taken as they are needed.
             told: called with the number of cells that each batch has finished.
         """
-        for tables in self._tables(conditions, stop, told):
-            ends: Sequence[Tensor | None] = self.reference or [None] * len(self.items)
-            cells = zip(self.items, tables, ends, strict=True)
-            yield [score_item(self.model, item, table, end) for item, table, end in cells]
+        known: Sequence[Tensor | None] = self.reference or [None] * len(self.items)
+
+        def take(numbers: list[int], logits: Tensor) -> list[Score]:
+            return score_cells(self.model, [self.items[n] for n in numbers], logits, [known[n] for n in numbers])
+
+        return self._taken(conditions, take, stop, told)
 
     def seconds_per_cell(self, condition: Condition) -> float:
         """Measured on one batch of this condition, as full as batches get."""
@@ -106,17 +121,21 @@ class Panel:
         number = max(range(len(self._chunks)), key=lambda n: len(self._chunks[n][0]))
         return max(1, self._batch_size(condition, number) // len(self._chunks[number][0]))
 
-    def _tables(
-        self, conditions: Iterable[Condition], stop: Callable[[], bool] | None, told: Callable[[int], object] | None
-    ) -> Iterator[list[list[Tensor]]]:
-        """For each condition and item, the log-probabilities that `score_item` takes."""
+    def _taken(
+        self,
+        conditions: Iterable[Condition],
+        take: Callable[[list[int], Tensor], Iterable[Taken]],
+        stop: Callable[[], bool] | None = None,
+        told: Callable[[int], object] | None = None,
+    ) -> Iterator[list[Taken]]:
+        """For each condition, what `take` makes of every item; it is given the items' numbers and their logits."""
         queue = iter(conditions)
         block = list(islice(queue, 1))
         # The first condition says how many of them are worth gathering.
         size = self.together(block[0]) if block else 1
         block += islice(queue, size - 1)
         while block:
-            found: list[list[list[Tensor]]] = [[[] for _ in self.items] for _ in block]
+            found: list[dict[int, Taken]] = [{} for _ in block]
             for number, (rows, _) in enumerate(self._chunks):
                 owned: dict[int, list[int]] = {}
                 for r, row in enumerate(rows):
@@ -125,15 +144,17 @@ class Panel:
                 for part in parts(cells, self._batch_size(block[0], number)):
                     if stop is not None and stop():
                         return
-                    for cell, tables in zip(part, self._run(block, number, part), strict=True):
-                        found[cell.condition][cell.item] = tables
+                    logits = self._logits(block, number, part)
+                    for cell, taken in zip(part, take([cell.item for cell in part], logits), strict=True):
+                        found[cell.condition][cell.item] = taken
                     if told is not None:
                         told(len(part))
-            yield from found
+            yield from ([taken[item] for item in range(len(self.items))] for taken in found)
             block = list(islice(queue, size))
 
-    def _run(self, block: list[Condition], number: int, part: list[_Cell]) -> Iterator[list[Tensor]]:
-        chunk, batch = self._chunks[number]
+    def _logits(self, block: list[Condition], number: int, part: list[_Cell]) -> Tensor:
+        """Logits of the rows of some cells, in their order, [r, last, vocab]."""
+        batch = self._chunks[number][1]
         rows = torch.tensor([row for cell in part for row in cell.rows])
         by_row = [block[cell.condition] for cell in part for _ in cell.rows]
         first = by_row[0]
@@ -141,15 +162,10 @@ class Panel:
         hooks, positions = [each.hook(self.model.sae) for each in first], first[0].positions
         last = self._last(number)
         if len(hooks) == 1:
-            logits = self._trunk(hooks[0], number).logits(rows, edits[0], positions, last)
-        else:
-            several = Batch(batch.input_ids[rows], batch.attention_mask[rows], batch.lengths[rows])
-            placed = [(hook, edit, positions) for hook, edit in zip(hooks, edits, strict=True)]
-            logits = self.model.traces.logits(several, placed, last)
-        logprobs = iter(logits.float().log_softmax(-1).cpu())
-        for cell in part:
-            # Left padding: the scored columns are the rightmost ones.
-            yield [next(logprobs)[-1 - len(self.rows.forced[chunk[r]]) :] for r in cell.rows]
+            return self._trunk(hooks[0], number).logits(rows, edits[0], positions, last)
+        several = Batch(batch.input_ids[rows], batch.attention_mask[rows], batch.lengths[rows])
+        placed = [(hook, edit, positions) for hook, edit in zip(hooks, edits, strict=True)]
+        return self.model.traces.logits(several, placed, last)
 
     def _trunk(self, hook: HookPoint, number: int) -> Trunk:
         """A chunk up to a hook point; kept for the next conditions where the budget allows."""
@@ -166,18 +182,16 @@ class Panel:
     def _batch_size(self, condition: Condition, number: int) -> int:
         """Rows a batch: no more than gains speed, and no more than there is memory for."""
         batch, first = self._chunks[number][1], condition[0]
-        width, last = batch.input_ids.shape[1], self._last(number)
-        columns = width
+        columns, last = batch.input_ids.shape[1], self._last(number)
         d_sae = self.model.sae.d_sae if self.model.sae is not None and getattr(first, "space", "sae") == "sae" else 0
         if len(condition) == 1:
-            # Columns before the first steered one do not run again.
-            steered = position_mask(first.positions, batch.index, batch.lengths).any(0)
-            columns = max(width - int(steered.long().argmax()) if steered.any() else 0, last)
-            row = self._trunk(first.hook(self.model.sae), number).row_bytes(first.positions, last, d_sae)
+            trunk = self._trunk(first.hook(self.model.sae), number)
+            columns, row = trunk.columns(first.positions, last), trunk.row_bytes(first.positions, last, d_sae)
         else:
-            config = self.model.traces.lm.config.get_text_config()
-            row = 4 * (3 * last * config.vocab_size + width * (18 * config.hidden_size + 3 * d_sae))
-        return max(1, min(MAX_ROWS, MAX_COLUMNS // columns, int(self._budget // row)))
+            vocab = self.model.traces.lm.config.get_text_config().vocab_size
+            row = columns * (column_bytes(self.model.traces) + 12 * d_sae) + 12 * last * vocab
+        most = MAX_COLUMNS.get(self.model.traces.device.type, max(MAX_COLUMNS.values()))
+        return max(1, min(MAX_ROWS, most // columns, int(self._budget // row)))
 
 
 def _bound(interventions: Sequence[Add | Ablate], sae: SAE | None) -> Edit:

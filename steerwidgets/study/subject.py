@@ -58,7 +58,7 @@ class Subject:
         self._take(what, multiplier, positions, at)
         items = items_of(model, asked)
         items = items if only is None else [items[n] for n in only]
-        self.panel = Panel(model, items, memory)
+        self.panel = Panel(model, items, self.positions, len(self.features), memory)
         ends = self.panel.ends(self.without(()))
         unsteered = ends if self.vector is None else self.panel.ends(self._nothing())
         self.panel.reference = ends
