@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 _NAMES = {
     "load": "steerwidgets.engine.load",
     "saes": "steerwidgets.engine.registry",
+    "read_labels": "steerwidgets.core.label_files",
+    "Neuronpedia": "steerwidgets.study.neuronpedia",
     "SteeredModel": "steerwidgets.engine.model",
     "Generation": "steerwidgets.engine.model",
     "HookPoint": "steerwidgets.core.hooks",
@@ -37,6 +39,8 @@ _NAMES = {
     "sweep": "steerwidgets.study.sweep",
     "SteeringPlayground": "steerwidgets.widgets.playground",
     "SweepResult": "steerwidgets.study.results",
+    "prompt_pairs": "steerwidgets.study.pairs",
+    "FeatureComparator": "steerwidgets.widgets.comparator",
     "AblationPicker": "steerwidgets.widgets.picker",
     "GreedyAblation": "steerwidgets.study.greedy",
     "greedy_ablation": "steerwidgets.study.greedy",
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from steerwidgets.core.interventions import Ablate as Ablate
     from steerwidgets.core.interventions import Add as Add
     from steerwidgets.core.interventions import Clamp as Clamp
+    from steerwidgets.core.label_files import read_labels as read_labels
     from steerwidgets.core.sae import SAE as SAE
     from steerwidgets.core.vectors import SteeringVector as SteeringVector
     from steerwidgets.engine.load import load as load
@@ -78,6 +83,8 @@ if TYPE_CHECKING:
     from steerwidgets.study.foreign import import_vector as import_vector
     from steerwidgets.study.greedy import GreedyAblation as GreedyAblation
     from steerwidgets.study.greedy import greedy_ablation as greedy_ablation
+    from steerwidgets.study.neuronpedia import Neuronpedia as Neuronpedia
+    from steerwidgets.study.pairs import prompt_pairs as prompt_pairs
     from steerwidgets.study.results import SweepResult as SweepResult
     from steerwidgets.study.sweep import sweep as sweep
     from steerwidgets.study.tasks import Task as Task
@@ -86,6 +93,7 @@ if TYPE_CHECKING:
     from steerwidgets.widgets.builder import VectorBuilder as VectorBuilder
     from steerwidgets.widgets.picker import AblationPicker as AblationPicker
     from steerwidgets.widgets.playground import SteeringPlayground as SteeringPlayground
+    from steerwidgets.widgets.comparator import FeatureComparator as FeatureComparator
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,71 @@
-/** FeatureComparator. */
+/** FeatureComparator: which features fire on one set of prompts and not on another. */
 
-import { h } from "./dom";
-import { type CommonState, widget } from "./host";
+import { countsTable, filterChoice, pairChoice, readChoice } from "./comparator/counts";
+import { mapSection } from "./comparator/map";
+import { promptsSection } from "./comparator/prompts";
+import { selectionBar } from "./comparator/selection";
+import type { State } from "./comparator/state";
+import { featureTable } from "./comparator/table";
+import { viewOf } from "./comparator/view";
+import { h, number, setText } from "./dom";
+import { widget } from "./host";
 import { statusBar } from "./ui/status";
 
-export default widget<CommonState>("FeatureComparator", (root, host) => {
-  root.append(h("header", { class: "sw-head" }, h("h2", null, "FeatureComparator")), statusBar(host));
+export default widget<State>("FeatureComparator", (root, host) => {
+  const view = viewOf(host);
+  const pointed = h("p", { class: "fc-pointed" });
+  const point = () => {
+    const id = view.focus();
+    const shown = view.shown();
+    if (id === null || !shown) {
+      pointed.replaceChildren("Point at a feature, in the table or on the map, to see where it fires.");
+      pointed.classList.add("sw-soft");
+      return;
+    }
+    const row = shown.table.row.get(id);
+    const says =
+      row === undefined
+        ? "does not fire on these prompts"
+        : `A ${number(shown.values[0][row], 1)}, B ${number(shown.values[1][row], 1)}`;
+    pointed.classList.remove("sw-soft");
+    pointed.replaceChildren(
+      h("strong", null, String(id)),
+      ` ${view.features().label(id)} `,
+      h("span", { class: "sw-soft" }, says),
+    );
+  };
+  view.onFocus(point);
+  point();
+
+  const table = featureTable(host, view);
+  const results = h(
+    "div",
+    { class: "fc-results" },
+    h("section", { "aria-label": "Features" }, table.element),
+    mapSection(host, view),
+  );
+  const title = h("h2", null, "Compare features");
+  const sets = h("span", { class: "sw-soft" });
+  view.onRows(() => {
+    const found = view.shown()?.table;
+    setText(
+      sets,
+      found ? `${found.prompts[0]} and ${found.prompts[1]} prompts, ${found.ids.length} features fire` : "",
+    );
+  });
+  root.append(
+    h("header", { class: "sw-head" }, title, sets),
+    promptsSection(host, view),
+    pointed,
+    h(
+      "div",
+      { class: "sw-panel fc-overview" },
+      countsTable(host, view),
+      h("div", { class: "sw-stack" }, readChoice(host), pairChoice(view)),
+    ),
+    h("div", { class: "sw-panel sw-stack" }, filterChoice(view), results),
+    selectionBar(host, view),
+    statusBar(host),
+  );
+  view.show("all");
 });

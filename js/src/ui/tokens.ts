@@ -11,6 +11,8 @@ export interface Strip {
   heat?: ArrayLike<number> | undefined;
   /** Short notes below tokens, such as "read" or "steered"; empty for none. */
   marks?: readonly string[] | undefined;
+  /** Tokens underlined as marked ones are, without a note. */
+  under?: ((at: number) => boolean) | undefined;
   /** Said of a token besides its text, such as its activation. */
   detail?: ((at: number) => string) | undefined;
   /** Makes tokens buttons. */
@@ -20,15 +22,17 @@ export interface Strip {
 }
 
 /** A toolbar of tokens with one tab stop, or a plain list where nothing can be picked. */
-export function tokenStrip({ tokens, label, heat, marks, detail, onPick, dim }: Strip): HTMLElement {
+export function tokenStrip({ tokens, label, heat, marks, under, detail, onPick, dim }: Strip): HTMLElement {
   const items = tokens.map((token, at) => {
     const mark = marks?.[at] ?? "";
-    const said = [`token ${at}: ${shown(token)}`, mark, detail?.(at)].filter(Boolean).join(", ");
-    const strength = Math.max(0, Math.min(1, heat?.[at] ?? 0));
+    const marked = Boolean(mark) || under?.(at);
+    const name = [`token ${at}: ${shown(token)}`, mark].filter(Boolean).join(", ");
+    const said = [name, detail?.(at)].filter(Boolean).join(", ");
     const props = {
-      class: `sw-token${mark ? " marked" : ""}${dim?.(at) ? " dim" : ""}`,
+      class: `sw-token${marked ? " marked" : ""}${dim?.(at) ? " dim" : ""}`,
       title: said,
-      style: `--heat:${(strength * 100).toFixed(0)}%`,
+      "data-name": name,
+      style: `--heat:${percent(heat?.[at])}`,
     };
     const inner = [
       h("span", { class: "sw-token-text" }, shown(token)),
@@ -41,7 +45,7 @@ export function tokenStrip({ tokens, label, heat, marks, detail, onPick, dim }: 
             ...props,
             type: "button",
             "aria-label": said,
-            "aria-pressed": mark ? "true" : "false",
+            "aria-pressed": marked ? "true" : "false",
             tabindex: at ? "-1" : "0",
             on: { click: () => onPick(at) },
           },
@@ -63,6 +67,20 @@ export function tokenStrip({ tokens, label, heat, marks, detail, onPick, dim }: 
     });
   }
   return strip;
+}
+
+/** Gives the tokens of a strip other strengths and details, and leaves the elements, and so the focus, where they are. */
+export function paintStrip(strip: HTMLElement, heat: ArrayLike<number>, detail: (at: number) => string): void {
+  for (const [at, item] of [...strip.querySelectorAll<HTMLElement>(".sw-token")].entries()) {
+    item.style.setProperty("--heat", percent(heat[at]));
+    const said = [item.dataset.name, detail(at)].filter(Boolean).join(", ");
+    item.title = said;
+    if (item.hasAttribute("aria-label")) item.setAttribute("aria-label", said);
+  }
+}
+
+function percent(share: number | undefined): string {
+  return `${(Math.max(0, Math.min(1, share ?? 0)) * 100).toFixed(0)}%`;
 }
 
 /** White space made visible: a leading space is part of a token. */

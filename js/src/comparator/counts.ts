@@ -1,0 +1,168 @@
+/** How many features are A's only, B's only or both's, at several k; what is read; which prompts are looked at. */
+
+import { h, setText, uid } from "../dom";
+import { glyph } from "./glyph";
+import { BOTH, NAMES, ONLY_A, ONLY_B } from "./groups";
+import { NEEDS_MODEL } from "./prompts";
+import type { ComparatorHost, Read } from "./state";
+import { FILTERS, type Filter, type Size, type View } from "./view";
+
+const PUBLISHED =
+  "The original study filled each top up with features that do not fire, which are the same on both sides.";
+
+/** A table of counts, one row a k; a row is chosen like a radio button. */
+export function countsTable(host: ComparatorHost, view: View): HTMLElement {
+  const name = uid();
+  const body = h("tbody");
+  const heads = ([ONLY_A, BOTH, ONLY_B] as const).map((group) => h("th", { scope: "col" }, glyph(group), NAMES[group]));
+  const table = h(
+    "table",
+    { class: "fc-counts" },
+    h("caption", { class: "sw-unseen" }, "Features by group, for tops of several sizes"),
+    h("thead", null, h("tr", null, h("th", { scope: "col" }, "Of each set"), ...heads, h("td", { class: "fc-share" }))),
+    body,
+  );
+  const rows = new Map<string, { radio: HTMLInputElement; row: HTMLElement; paint: (size: Size) => void }>();
+
+  function rowOf(size: Size) {
+    const radio = h("input", { type: "radio", name, on: { change: () => host.set({ k: size.k }) } });
+    const cells = [0, 1, 2].map(() => h("td"));
+    const parts = ["a", "both", "b"].map((group) => h("i", { class: group }));
+    const row = h(
+      "tr",
+      { on: { click: () => radio.checked || radio.click() } },
+      h("th", { scope: "row" }, h("label", null, radio, size.k === null ? "all that fire" : `top ${size.k}`)),
+      ...cells,
+      h("td", { class: "fc-share", "aria-hidden": "true" }, h("span", { class: "fc-shares" }, ...parts)),
+    );
+    return {
+      radio,
+      row,
+      paint(now: Size) {
+        const values = [now.a, now.both, now.b];
+        const total = now.a + now.both + now.b || 1;
+        for (const [n, value] of values.entries()) {
+          setText(cells[n] as HTMLElement, String(value));
+          (parts[n] as HTMLElement).style.width = `${(100 * value) / total}%`;
+        }
+        const { published } = now;
+        row.title =
+          published && published.both !== now.both
+            ? `As published: ${published.a} A only, ${published.both} both, ${published.b} B only. ${PUBLISHED}`
+            : "";
+        row.classList.toggle("chosen", host.get("k") === now.k);
+        radio.checked = host.get("k") === now.k;
+      },
+    };
+  }
+
+  view.onRows(() => {
+    const sizes = view.shown()?.sizes ?? [];
+    const wanted = sizes.map(({ k }) => String(k));
+    if (wanted.join() !== [...rows.keys()].join()) {
+      rows.clear();
+      for (const size of sizes) rows.set(String(size.k), rowOf(size));
+      body.replaceChildren(...[...rows.values()].map(({ row }) => row));
+    }
+    for (const size of sizes) rows.get(String(size.k))?.paint(size);
+  });
+  return table;
+}
+
+/** Which position is read. */
+export function readChoice(host: ComparatorHost): HTMLElement {
+  const name = uid();
+  const title = host.live ? "Or click a token above" : NEEDS_MODEL;
+  const one = (read: "mean" | "last", text: string) => {
+    const radio = h("input", { type: "radio", name, disabled: !host.live, on: { change: () => host.set({ read }) } });
+    return { radio, label: h("label", { title }, radio, text) };
+  };
+  const mean = one("mean", "Mean over tokens");
+  const last = one("last", "Last token");
+  const other = h("input", { type: "radio", name, disabled: !host.live });
+  const text = h("span");
+  const place = h("label", { title }, other, text);
+  host.watch(["read"], () => {
+    const read: Read = host.get("read");
+    mean.radio.checked = read === "mean";
+    last.radio.checked = read === "last";
+    other.checked = typeof read === "number";
+    place.hidden = typeof read !== "number";
+    if (typeof read === "number") setText(text, read < 0 ? `Token ${-read} from the end` : `Token ${read}`);
+  });
+  return labelled(
+    "Read",
+    h("fieldset", { class: "sw-choice", "aria-label": "Position read" }, mean.label, last.label, place),
+  );
+}
+
+/** All prompts, or one of each set. */
+export function pairChoice(view: View): HTMLElement {
+  const what = h("span", { class: "fc-what", "aria-live": "polite" });
+  const step = (by: number, text: string, title: string) =>
+    h("button", { type: "button", title, "aria-label": title, on: { click: () => go(by) } }, text);
+  const [back, on] = [step(-1, "‹", "Previous prompt pair"), step(1, "›", "Next prompt pair")];
+  const all = h("button", { type: "button", on: { click: () => view.look(null) } }, "Show all");
+  // Only what is shown one by one can be looked at alone.
+  const count = () => {
+    const table = view.shown()?.table;
+    return table ? table.each.map((each) => each.length / Math.max(1, table.ids.length)) : [0, 0];
+  };
+  function go(by: number): void {
+    const [a = 0, b = 0] = count();
+    const n = Math.max(a, b);
+    if (!n) return;
+    const at = view.pair() ? (Math.max(...(view.pair() ?? [0])) + by + n) % n : by > 0 ? 0 : n - 1;
+    view.look([Math.min(at, a - 1), Math.min(at, b - 1)]);
+  }
+  view.onRows(() => {
+    const pair = view.pair();
+    const table = view.shown()?.table;
+    all.hidden = !pair;
+    back.disabled = on.disabled = !table?.ids.length;
+    const said = pair
+      ? pair[0] === pair[1]
+        ? `Prompt ${pair[0] + 1} of both`
+        : `Prompt ${pair[0] + 1} of A, ${pair[1] + 1} of B`
+      : "All prompts, as means";
+    setText(what, said);
+  });
+  return labelled("Look at", h("span", { class: "sw-row fc-pair", role: "group", "aria-label": "Prompts looked at" }, back, what, on, all)); // biome-ignore format: one line
+}
+
+/** Which group table and map show. */
+export function filterChoice(view: View): HTMLElement {
+  const name = uid();
+  const items = FILTERS.map((filter) => {
+    const radio = h("input", { type: "radio", name, on: { change: () => view.show(filter) } });
+    const count = h("span", { class: "fc-n" });
+    const words = filter === "all" ? "All that fire" : sentence(NAMES[filter]);
+    return { filter, radio, count, label: h("label", null, radio, filter !== "all" && glyph(filter), words, count) };
+  });
+  view.onRows(() => {
+    const shown = view.shown();
+    for (const { filter, radio, count } of items) {
+      radio.checked = view.filter() === filter;
+      setText(count, shown ? String(size(filter)) : "");
+    }
+  });
+  function size(filter: Filter): number {
+    const shown = view.shown();
+    if (!shown) return 0;
+    let n = 0;
+    for (let row = 0; row < shown.groups.length; row++) {
+      const fires = (shown.values[0][row] as number) > 0 || (shown.values[1][row] as number) > 0;
+      if (filter === "all" ? fires : shown.groups[row] === filter) n += 1;
+    }
+    return n;
+  }
+  return h("fieldset", { class: "sw-choice fc-filter", "aria-label": "Group shown in table and map" }, ...items.map((item) => item.label)); // biome-ignore format: one line
+}
+
+function labelled(text: string, control: HTMLElement): HTMLElement {
+  return h("div", { class: "fc-labelled" }, h("span", { class: "sw-soft", "aria-hidden": "true" }, text), control);
+}
+
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}

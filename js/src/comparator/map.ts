@@ -1,0 +1,144 @@
+/** The map of decoder rows, and the test that says whether what one sees on it is there. */
+
+import { everyFrame, h, number, setText, uid } from "../dom";
+import { unpack } from "../host";
+import { FAINT, PLAIN, pointMap } from "../ui/map";
+import { NAMES, OTHER } from "./groups";
+import type { ComparatorHost, Separation } from "./state";
+import { probability } from "./table";
+import type { View } from "./view";
+
+type Kind = "pca" | "umap";
+
+export function mapSection(host: ComparatorHost, view: View): HTMLElement {
+  let kind: Kind = "pca";
+  let chosen = false;
+  let touched = false;
+  let placed: unknown = null;
+
+  const map = pointMap({
+    label: "Map of the SAE's decoder rows",
+    signal: host.signal,
+    about: (id) => [view.features().label(id) || "no label", line(id)],
+    onHover: view.point,
+    onPick: (id) => {
+      const now = new Set(host.get("selected"));
+      if (!now.delete(id)) now.add(id);
+      host.set({ selected: [...now] });
+    },
+    onLasso: (ids, more) => host.set({ selected: [...new Set([...(more ? host.get("selected") : []), ...ids])] }),
+    onTouch: () => {
+      touched = true;
+    },
+  });
+
+  function line(id: number): string {
+    const shown = view.shown();
+    const row = shown?.table.row.get(id);
+    if (!shown || row === undefined) return `${id} · does not fire on these prompts`;
+    const group = NAMES[shown.groups[row] as 0 | 1 | 2 | 3];
+    return `${id} · ${group} · A ${number(shown.values[0][row], 1)} · B ${number(shown.values[1][row], 1)}`;
+  }
+
+  const name = uid();
+  const radio = (value: Kind, text: string) => {
+    const input = h("input", { type: "radio", name });
+    input.addEventListener("change", () => {
+      kind = value;
+      chosen = true;
+      place();
+    });
+    return { value, input, label: h("label", null, input, text) };
+  };
+  const kinds = [radio("pca", "PCA"), radio("umap", "UMAP")];
+  const state = h("span", { class: "sw-soft", role: "status" });
+
+  function place(): void {
+    const positions = host.get("_map");
+    // A map that one is at work on does not change under one's hand.
+    if (!chosen && positions.umap && !touched) kind = "umap";
+    if (!positions[kind]) kind = "pca";
+    for (const { value, input, label } of kinds) {
+      input.checked = kind === value;
+      input.disabled = !positions[value];
+      label.title = value === "umap" && !positions.umap ? "Still being made" : "";
+    }
+    const { share, seed, busy, error } = positions;
+    const words = {
+      pca: share === null ? "" : `Two principal components, ${number(100 * share, 1)} % of the variance`,
+      umap: `UMAP by cosine, seed ${seed}`,
+    }[kind];
+    const ready = kind === "pca" && positions.umap && !chosen ? "UMAP is ready." : "";
+    const now = positions.pca ? [words, busy ? "UMAP is being made" : ready] : [busy ? "Positions are being made" : ""];
+    setText(state, error ? `${words}. ${error}` : now.filter(Boolean).join(" · "));
+    if (placed === positions[kind]) return;
+    placed = positions[kind];
+    map.place(unpack(positions[kind]) as Float32Array);
+  }
+
+  let marks: Uint8Array = new Uint8Array(0);
+  const mark = everyFrame(() => {
+    const shown = view.shown();
+    marks = new Uint8Array(unpack(host.get("_map").pca).length >> 1).fill(PLAIN);
+    shown?.table.ids.forEach((id, row) => {
+      const fires = (shown.values[0][row] as number) > 0 || (shown.values[1][row] as number) > 0;
+      const group = shown.groups[row] as number;
+      if (fires) marks[id] = group !== OTHER && view.keeps(row) ? group : FAINT;
+    });
+    select();
+  });
+  const select = () => map.mark(marks, new Set(host.get("selected")));
+  host.watch(["_map"], () => {
+    place();
+    mark();
+  });
+  host.watch(["selected"], select);
+  view.onRows(mark);
+  view.onFocus(() => map.hover(view.focus()));
+
+  const caption = h("p", { class: "sw-soft fc-caption" });
+  view.onRows(() => {
+    const all = view.features().count;
+    const fire = view.shown()?.table.ids.length ?? 0;
+    setText(
+      caption,
+      all ? `Each of the ${all.toLocaleString("en")} dots is a decoder row; ${fire} of them fire here.` : "",
+    );
+  });
+  return h(
+    "section",
+    { class: "sw-stack", "aria-label": "Map" },
+    h("div", { class: "sw-tools" }, h("fieldset", { class: "sw-choice", "aria-label": "Positions" }, ...kinds.map((k) => k.label)), map.tools, state), // biome-ignore format: one line
+    map.element,
+    caption,
+    separationNote(host),
+  );
+}
+
+/** Whether A-only and B-only rows lie apart in the full space, in words. */
+export function separationWords(tests: readonly Separation[], k: number | null): string {
+  const top = k === null ? "all features that fire" : `the top ${k}`;
+  const test = tests.find((one) => one.k === k);
+  if (!test) return "";
+  const [a, b] = test.n;
+  if (test.why || test.p === undefined)
+    return `No separation test for ${top}: there are ${a} A-only and ${b} B-only features.`;
+  const finding = test.p < 0.05 ? "lie apart" : "do not lie apart more than random groups do";
+  const floor = test.p <= 1 / ((test.permutations ?? 0) + 1) ? "≤ " : "= ";
+  const p = test.p < 0.001 ? `p ${floor}${number(test.p, 4)}` : `p = ${probability(test.p)}`;
+  return (
+    `In the full space, ${a} A-only and ${b} B-only decoder rows of ${top} ${finding}: pseudo-F ${number(test.score)}, ` +
+    `95 % of ${(test.permutations ?? 0).toLocaleString("en")} permutations below ${number(test.null)}, ${p} (PERMANOVA).`
+  );
+}
+
+function separationNote(host: ComparatorHost): HTMLElement {
+  const words = h("p", { "aria-live": "polite" });
+  host.watch(["_separation", "k"], () => setText(words, separationWords(host.get("_separation"), host.get("k"))));
+  return h(
+    "div",
+    { class: "fc-separation" },
+    words,
+    h("p", { class: "sw-soft" }, "The map itself is no evidence: eyes find clusters anywhere."),
+  );
+}

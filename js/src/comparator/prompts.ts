@@ -1,0 +1,187 @@
+/** The two prompt sets: edited in place, or shown token by token. */
+
+import { h, setText, uid } from "../dom";
+import { glyph } from "./glyph";
+import { ONLY_A, ONLY_B } from "./groups";
+import type { ComparatorHost, Example } from "./state";
+import { stripsOf } from "./strips";
+import type { View } from "./view";
+
+/** What stands for a line break within a prompt, since a line is a prompt. */
+const BREAK = "↵";
+export const NEEDS_MODEL = "This page is a recording: open the widget in a notebook to change what the model reads.";
+const LETTERS = ["A", "B"] as const;
+
+export function asText(prompts: readonly string[]): string {
+  return prompts.map((prompt) => prompt.replaceAll("\n", BREAK)).join("\n");
+}
+
+/** Lines that are not blank. Spaces at their ends stay: to a model they are tokens. */
+export function asPrompts(text: string): string[] {
+  return text
+    .split(/\r?\n/)
+    .filter((line) => line.trim())
+    .map((line) => line.replaceAll(BREAK, "\n"));
+}
+
+export function promptsSection(host: ComparatorHost, view: View): HTMLElement {
+  const { live } = host;
+  let editing = false;
+  const sides = (["a", "b"] as const).map((key, set) => {
+    const problem = uid();
+    const field = h("textarea", {
+      rows: "8",
+      wrap: "off",
+      spellcheck: "false",
+      autocomplete: "off",
+      "aria-label": `Prompts of set ${LETTERS[set]}, one a line`,
+      "aria-describedby": problem,
+      on: { input: () => check() },
+    });
+    const count = h("span", { class: "sw-soft" });
+    const wrong = h("p", { class: "fc-wrong", id: problem, hidden: true });
+    const strips = stripsOf(host, view, set as 0 | 1);
+    const editor = h("div", { class: "sw-stack", hidden: true }, field, wrong);
+    const element = h(
+      "section",
+      { class: `fc-set ${key}`, "aria-label": `Set ${LETTERS[set]}` },
+      h("header", { class: "sw-row" }, h("h3", null, glyph(set ? ONLY_B : ONLY_A), `Set ${LETTERS[set]}`), count),
+      strips,
+      editor,
+    );
+    return { key, field, count, wrong, strips, editor, element };
+  });
+
+  const edit = h(
+    "button",
+    { type: "button", disabled: !live, title: live ? null : NEEDS_MODEL, on: { click: () => open(true) } },
+    "Edit prompts",
+  );
+  const compare = h(
+    "button",
+    { type: "button", class: "primary", disabled: !live, title: live ? "Ctrl+Enter" : NEEDS_MODEL },
+    "Compare",
+  );
+  compare.addEventListener("click", () => {
+    if (!commit()) return;
+    open(false);
+    edit.focus();
+  });
+  const cancel = h("button", { type: "button", on: { click: () => leave() } }, "Cancel");
+  const hint = h("span", { class: "sw-soft" }, `One prompt a line; ${BREAK} is a line break within one.`);
+  const examples = exampleChoice(host, ({ a, b }) => {
+    host.set({ a, b });
+    open(false);
+  });
+
+  const drafts = () => sides.map(({ field }) => asPrompts(field.value));
+  const committed = () => sides.map(({ key }) => host.get(key));
+  const changed = () => JSON.stringify(drafts()) !== JSON.stringify(committed());
+
+  function check(): boolean {
+    let fine = true;
+    for (const [set, { field, count, wrong }] of sides.entries()) {
+      const n = editing ? (drafts()[set] as string[]).length : (committed()[set] as string[]).length;
+      const problem = n || !editing ? "" : `Set ${LETTERS[set]} is empty: write at least one prompt, one a line.`;
+      setText(count, n === 1 ? "1 prompt" : `${n} prompts`);
+      setText(wrong, problem);
+      wrong.hidden = !problem;
+      if (problem) field.setAttribute("aria-invalid", "true");
+      else field.removeAttribute("aria-invalid");
+      fine &&= !problem;
+    }
+    return fine;
+  }
+
+  /** Hands the drafts to Python; false where a set is empty. */
+  function commit(): boolean {
+    if (!editing) {
+      host.command("compute");
+      return true;
+    }
+    if (!check()) {
+      sides.find(({ field }) => !asPrompts(field.value).length)?.field.focus();
+      return false;
+    }
+    const [a, b] = drafts() as [string[], string[]];
+    if (changed()) host.set({ a, b });
+    else host.command("compute");
+    return true;
+  }
+
+  function open(now: boolean): void {
+    if (now && !editing) fill();
+    editing = now;
+    for (const { strips, editor } of sides) {
+      strips.hidden = now;
+      editor.hidden = !now;
+    }
+    edit.hidden = now;
+    cancel.hidden = hint.hidden = !now;
+    check();
+    if (now) sides[0]?.field.focus();
+  }
+
+  function leave(): void {
+    open(false);
+    edit.focus();
+  }
+
+  function fill(): void {
+    for (const { key, field } of sides) {
+      const text = asText(host.get(key));
+      if (field.value !== text) field.value = text;
+    }
+  }
+
+  const element = h(
+    "section",
+    { "aria-label": "Prompts" },
+    h("div", { class: "sw-columns two" }, ...sides.map((side) => side.element)),
+    h("div", { class: "sw-row fc-actions" }, compare, edit, cancel, hint, examples),
+  );
+  element.addEventListener("keydown", (event) => {
+    if (!editing || !(event.target instanceof HTMLTextAreaElement)) return;
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      // The notebook would run the cell.
+      event.stopPropagation();
+      compare.click();
+    } else if (event.key === "Escape" && !event.isComposing) {
+      event.stopPropagation();
+      leave();
+    }
+  });
+  // Going from one set to the other is not leaving: half an edit is not worth a forward pass.
+  element.addEventListener("focusout", (event) => {
+    const inside = event.relatedTarget instanceof Node && element.contains(event.relatedTarget);
+    if (editing && !inside && changed() && check())
+      host.set(Object.fromEntries(drafts().map((d, n) => [sides[n]?.key, d])));
+  });
+  host.watch(["a", "b"], () => {
+    // What one is writing is not overwritten.
+    if (!editing || !element.contains((element.getRootNode() as Document).activeElement)) fill();
+    check();
+  });
+  open(false);
+  return element;
+}
+
+function exampleChoice(host: ComparatorHost, choose: (example: Example) => void): HTMLElement {
+  const select = h("select", { disabled: !host.live, title: host.live ? null : NEEDS_MODEL });
+  const same = (one: readonly string[], other: readonly string[]) => JSON.stringify(one) === JSON.stringify(other);
+  select.addEventListener("change", () => {
+    const example = host.get("_examples")[Number(select.value)];
+    if (example) choose(example);
+  });
+  host.watch(["a", "b", "_examples"], () => {
+    const examples = host.get("_examples");
+    const at = examples.findIndex(({ a, b }) => same(a, host.get("a")) && same(b, host.get("b")));
+    select.replaceChildren(
+      h("option", { value: "-1", hidden: at >= 0 }, "your own"),
+      ...examples.map(({ name, about }, n) => h("option", { value: n, title: about }, name)),
+    );
+    select.value = String(at);
+  });
+  return h("label", { class: "fc-examples" }, "Example", select);
+}

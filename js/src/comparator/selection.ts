@@ -1,0 +1,85 @@
+/** What is selected, and the vector made of it. */
+
+import { h, number, setText } from "../dom";
+import { NEEDS_MODEL } from "./prompts";
+import type { ComparatorHost, Made } from "./state";
+import type { View } from "./view";
+
+export function selectionBar(host: ComparatorHost, view: View): HTMLElement {
+  const what = h("span", { "aria-live": "polite" });
+  const vector = h("span", { class: "fc-vector", "aria-live": "polite" });
+  const copy = h("button", { type: "button", on: { click: () => copyIds() } }, "Copy ids");
+  const clear = h("button", { type: "button", on: { click: () => host.set({ selected: [] }) } }, "Clear");
+  const send = h(
+    "button",
+    {
+      type: "button",
+      class: "primary",
+      disabled: !host.live,
+      title: host.live ? null : NEEDS_MODEL,
+      on: { click: () => host.command("vector") },
+    },
+    "Send to vector",
+  );
+
+  function paint(): void {
+    const selected = host.get("selected");
+    const rows = view.shown()?.table.row;
+    const silent = rows ? selected.filter((id) => !rows.has(id)).length : 0;
+    const some = selected.length > 0;
+    copy.disabled = clear.disabled = !some;
+    const rest = silent ? `, ${silent} of them silent here` : "";
+    setText(
+      what,
+      some
+        ? `${plural(selected.length, "feature")} selected${rest}`
+        : `No feature selected: the vector takes all ${rows?.size ?? ""}`,
+    );
+    const made = host.get("_vector") as Partial<Made>;
+    const now = made.run === view.shown()?.table.run && JSON.stringify(made.selected) === JSON.stringify(selected);
+    send.classList.toggle("primary", !now);
+    vector.hidden = made.name === undefined;
+    if (made.name === undefined) return;
+    const about = `${plural(made.features ?? 0, "feature")}, norm ${number(made.norm, 1)}`;
+    vector.replaceChildren(
+      h("span", { class: "sw-soft" }, "Vector "),
+      h("strong", { title: made.name }, made.name),
+      h("span", { class: "sw-soft" }, now ? ` ${about}` : ` ${about}; not what is shown now`),
+    );
+  }
+
+  async function copyIds(): Promise<void> {
+    const text = host.get("selected").join(", ");
+    const done = await navigator.clipboard?.writeText(text).then(
+      () => true,
+      () => false,
+    );
+    if (!done) copyBySelection(text, copy);
+    setText(copy, "Copied");
+    setTimeout(() => setText(copy, "Copy ids"), 1500);
+  }
+
+  host.watch(["selected", "_vector"], paint);
+  view.onRows(paint);
+  return h(
+    "section",
+    { class: "fc-selection", "aria-label": "Selection" },
+    h("div", { class: "sw-row" }, what, copy, clear),
+    h("div", { class: "sw-row fc-end" }, vector, send),
+  );
+}
+
+/** Where the clipboard is closed to pages, as in a frame without rights: the old way. */
+function copyBySelection(text: string, beside: HTMLElement): void {
+  const field = h("textarea", { class: "sw-unseen", "aria-hidden": "true", tabindex: "-1" });
+  field.value = text;
+  beside.after(field);
+  field.select();
+  document.execCommand("copy");
+  field.remove();
+  beside.focus();
+}
+
+function plural(n: number, word: string): string {
+  return `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,196 @@
+/** The prompts of one set, token by token: where the feature pointed at fires, and which tokens are read. */
+
+import { focused, h, number } from "../dom";
+import { unpack } from "../host";
+import { moved } from "../keys";
+import { paintStrip, tokenStrip } from "../ui/tokens";
+import { NEEDS_MODEL } from "./prompts";
+import type { ComparatorHost, PackedStrips, Read } from "./state";
+import type { View } from "./view";
+
+/** What a click on a token reads: the last token, or a position that every prompt has; null if there is none. */
+export function readAt(at: number, length: number, shortest: number): Read | null {
+  if (at === length - 1) return "last";
+  if (at < shortest) return at;
+  return length - at <= shortest ? at - length : null;
+}
+
+/** Whether a reading of one position reads this token. */
+export function isRead(read: "last" | number, at: number, length: number): boolean {
+  return at === (read === "last" ? length - 1 : read < 0 ? length + read : read);
+}
+
+interface Strips {
+  tokens: string[][];
+  /** Where each prompt's tokens begin, counted through both sets. */
+  offsets: number[];
+  sinks: ArrayLike<number>;
+  start: ArrayLike<number>;
+  at: ArrayLike<number>;
+  value: ArrayLike<number>;
+  inA: number;
+}
+
+function unpacked(packed: PackedStrips): Strips {
+  const offsets = [0];
+  for (const tokens of packed.tokens) offsets.push((offsets[offsets.length - 1] as number) + tokens.length);
+  return {
+    tokens: packed.tokens,
+    offsets,
+    sinks: unpack(packed.sinks),
+    start: unpack(packed.start),
+    at: unpack(packed.at),
+    value: unpack(packed.value),
+    inA: packed.in_a,
+  };
+}
+
+export function stripsOf(host: ComparatorHost, view: View, set: 0 | 1): HTMLElement {
+  const list = h("ol", { class: "fc-strips", "aria-label": `Prompts of set ${"AB"[set]}, by token` });
+  const rest = h("p", { class: "sw-soft", hidden: true });
+  const element = h("div", null, list, rest);
+  let strips: Strips | null = null;
+  let rows: { prompt: number; button: HTMLButtonElement; strip: HTMLElement }[] = [];
+  let heat = new Float32Array(0);
+
+  const own = () =>
+    (strips ? [set ? strips.inA : 0, set ? strips.tokens.length : strips.inA] : [0, 0]) as [number, number];
+
+  function build(): void {
+    const packed = host.get("_strips");
+    strips = packed.tokens ? unpacked(packed as PackedStrips) : null;
+    const prompts = host.get(set ? "b" : "a");
+    if (!strips) {
+      // Until tokens are there: the prompts as they are.
+      rows = [];
+      list.replaceChildren(...prompts.slice(0, 64).map((prompt) => h("li", { class: "fc-plain sw-mono" }, prompt)));
+      return;
+    }
+    const [from, to] = own();
+    const active = focused(list);
+    const held = cells().findIndex((line) => line.includes(active as HTMLButtonElement));
+    const column = cells()[held]?.indexOf(active as HTMLButtonElement) ?? 0;
+    const shortest = Math.min(...strips.tokens.map((tokens) => tokens.length));
+    rows = strips.tokens.slice(from, to).map((tokens, n) => row(tokens, n, from + n, shortest));
+    list.replaceChildren(...rows.map(({ button, strip }) => h("li", null, button, strip)));
+    rove();
+    if (held >= 0) {
+      // A click on a token has made these rows: the focus stays where it was.
+      const cell = cells()[held]?.[column];
+      rove(cell);
+      cell?.focus({ preventScroll: true });
+    }
+    rest.hidden = prompts.length <= to - from;
+    rest.textContent = `The first ${to - from} of ${prompts.length} prompts; all of them count.`;
+    heat = new Float32Array(strips.sinks.length);
+    paint();
+    marks();
+  }
+
+  function row(tokens: string[], n: number, prompt: number, shortest: number) {
+    const { sinks, offsets } = strips as Strips;
+    const first = offsets[prompt] as number;
+    const read = (host.get("_table") as { read: Read }).read;
+    const sink = (at: number) => Boolean(sinks[first + at]);
+    const strip = tokenStrip({
+      tokens,
+      label: `Prompt ${n + 1} of set ${"AB"[set]}`,
+      // A mean reads all but the dashed ones; to mark them all would say nothing.
+      under: (at) => read !== "mean" && isRead(read, at, tokens.length),
+      dim: sink,
+      onPick: host.live
+        ? (at) => {
+            const next = readAt(at, tokens.length, shortest);
+            if (next !== null) host.set({ read: next });
+          }
+        : undefined,
+    });
+    const button = h("button", { type: "button", class: "plain fc-number", tabindex: "-1" }, String(n + 1));
+    button.addEventListener("click", () => {
+      const { prompts } = view.shown()?.table ?? { prompts: [0, 0] as const };
+      const now = view.pair();
+      if (now?.[set] === n) return view.look(null);
+      // Sets of one length are pairs; in others the other side stays as it is.
+      const other = prompts[0] === prompts[1] ? n : (now?.[set ? 0 : 1] ?? 0);
+      view.look(set ? [other, n] : [n, other]);
+    });
+    return { prompt, button, strip };
+  }
+
+  /** Shade the tokens where the feature pointed at fires; attention sinks stay out of the scale. */
+  function paint(): void {
+    if (!strips) return;
+    const { start, at, value, sinks, offsets } = strips;
+    const id = view.focus();
+    const feature = id === null ? undefined : view.shown()?.table.row.get(id);
+    heat.fill(0);
+    let largest = 0;
+    if (feature !== undefined) {
+      for (let n = start[feature] as number; n < (start[feature + 1] as number); n++) {
+        const token = at[n] as number;
+        heat[token] = value[n] as number;
+        if (!sinks[token]) largest = Math.max(largest, value[n] as number);
+      }
+    }
+    for (const { prompt, strip } of rows) {
+      const [from, to] = [offsets[prompt] as number, offsets[prompt + 1] as number];
+      const shares = heat.slice(from, to).map((x, n) => (largest && !sinks[from + n] ? x / largest : 0));
+      paintStrip(strip, shares, (n) => {
+        const sink = sinks[from + n] ? "attention sink" : "";
+        const x = heat[from + n] as number;
+        const fires = feature === undefined ? "" : x > 0 ? `fires at ${number(x, 1)}` : "does not fire";
+        const choose = host.live ? "" : NEEDS_MODEL;
+        return [sink, fires, sink ? "" : choose].filter(Boolean).join("; ");
+      });
+    }
+  }
+
+  function marks(): void {
+    const chosen = view.pair()?.[set];
+    for (const [n, { button }] of rows.entries()) {
+      const now = chosen === n;
+      button.setAttribute("aria-pressed", String(now));
+      const name = now ? "Show all prompts again" : `Look at prompt ${n + 1} alone`;
+      button.setAttribute("aria-label", name);
+      button.title = name;
+      button.closest("li")?.classList.toggle("chosen", now);
+    }
+  }
+
+  /** One tab stop for the whole list: arrows walk along a prompt's tokens and from prompt to prompt. */
+  const cells = () => rows.map(({ button, strip }) => [button, ...strip.querySelectorAll<HTMLElement>("button")]);
+  function rove(to: HTMLElement | undefined = rows[0]?.button): void {
+    for (const cell of cells().flat()) cell.setAttribute("tabindex", cell === to ? "0" : "-1");
+  }
+  list.addEventListener(
+    "keydown",
+    (event) => {
+      const all = cells();
+      const at = all.findIndex((line) => line.includes(event.target as HTMLButtonElement));
+      const line = all[at];
+      if (!line || event.ctrlKey || event.metaKey || event.altKey) return;
+      const column = line.indexOf(event.target as HTMLButtonElement);
+      const vertical = event.key === "ArrowUp" || event.key === "ArrowDown";
+      const next = moved(event.key, vertical ? at : column, vertical ? all.length : line.length);
+      if (next === undefined) return;
+      event.preventDefault();
+      event.stopPropagation();
+      const goal = vertical ? all[next] : line;
+      const cell = goal?.[Math.min(vertical ? column : next, goal.length - 1)];
+      rove(cell);
+      cell?.focus();
+    },
+    { capture: true },
+  );
+
+  host.watch(["_strips"], build);
+  host.watch(["a", "b"], () => {
+    if (!strips) build();
+  });
+  view.onFocus(paint);
+  view.onRows(() => {
+    paint();
+    marks();
+  });
+  return element;
+}

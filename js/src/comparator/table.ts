@@ -1,0 +1,149 @@
+/** The table of features. */
+
+import { h, number } from "../dom";
+import { type Column, type Grid, grid } from "../ui/grid";
+import { glyph } from "./glyph";
+import { type Group, NAMES } from "./groups";
+import type { ComparatorHost, Table } from "./state";
+import type { View } from "./view";
+
+const FLAGS: Record<string, string> = {
+  dense: "Fires on more than 10 % of all tokens: its label says little",
+  rare: "Fired on fewer than 10 tokens of the text that its label rests on",
+  dead: "Never fired on the text that its label rests on",
+  "one token": "Fires on one token, whatever stands round it",
+};
+
+export interface FeatureTable {
+  element: HTMLElement;
+  grid: Grid;
+}
+
+export function featureTable(host: ComparatorHost, view: View): FeatureTable {
+  const table = () => view.shown()?.table as Table;
+  const id = (row: number) => table().ids[row] as number;
+  const label = (row: number) => view.features().label(id(row));
+  const statistic = (of: (table: Table) => ArrayLike<number>) => (row: number) => of(table())[row] as number;
+
+  const bar = (set: 0 | 1) => (row: number) => {
+    const shown = view.shown();
+    const value = shown?.values[set][row] as number;
+    const share = shown?.largest ? value / shown.largest : 0;
+    return h(
+      "span",
+      { class: `fc-bar ${"ab"[set]}`, style: `--share:${(share * 100).toFixed(1)}%` },
+      h("i"),
+      number(value, 1),
+    );
+  };
+  const frequency = (set: 0 | 1) => (row: number) => {
+    const n = table().prompts[set];
+    return `${Math.round((table().freq[set][row] as number) * n)}/${n}`;
+  };
+  const columns: Column[] = [
+    { key: "feature", title: "Feature", kind: "number", down: false, value: id, cell: (row) => String(id(row)) },
+    { key: "label", title: "Label", kind: "text", value: label, cell: (row) => labelCell(row) },
+    ...([0, 1] as const).map(
+      (set): Column => ({
+        key: `value ${set}`,
+        title: "AB"[set] as string,
+        tip: `Activation on set ${"AB"[set]}: the mean over its prompts, or that of the prompt looked at`,
+        kind: "number",
+        value: (row) => view.shown()?.values[set][row] ?? null,
+        cell: bar(set),
+      }),
+    ),
+    {
+      key: "effect",
+      title: "Effect",
+      tip: "Cliff's delta over prompts: 1 where every prompt of A fires more than every one of B, −1 the other way",
+      kind: "number",
+      value: statistic((t) => t.effect),
+      from: 450,
+    },
+    {
+      key: "q",
+      title: "q",
+      tip: "p after Benjamini-Hochberg over all features in the table",
+      kind: "number",
+      down: false,
+      value: statistic((t) => t.q),
+      cell: (row) => probability(table().q[row] as number),
+      from: 510,
+    },
+    {
+      key: "p",
+      title: "p",
+      tip: "Permutation test over prompts, two-sided. Prompts that share words are not independent: p is then too small",
+      kind: "number",
+      down: false,
+      value: statistic((t) => t.p),
+      cell: (row) => probability(table().p[row] as number),
+      from: 900,
+    },
+    ...([0, 1] as const).map(
+      (set): Column => ({
+        key: `frequency ${set}`,
+        title: `in ${"AB"[set]}`,
+        tip: `Prompts of set ${"AB"[set]} on which the feature fires`,
+        kind: "number",
+        value: statistic((t) => t.freq[set]),
+        cell: frequency(set),
+        from: 640,
+      }),
+    ),
+    {
+      key: "score",
+      title: "Steers",
+      tip: "Output score: does amplifying the feature raise the tokens it promotes? (arXiv 2505.20063) – where it was not measured",
+      kind: "number",
+      value: (row) => view.features().score(id(row)),
+      cell: (row) => {
+        const score = view.features().score(id(row));
+        return score === null ? "–" : score.toFixed(2);
+      },
+      from: 580,
+    },
+  ];
+
+  function labelCell(row: number): Node {
+    const text = label(row);
+    const group = (view.shown()?.groups[row] ?? 0) as Group;
+    return h(
+      "span",
+      { class: "fc-label" },
+      h(
+        "span",
+        { class: "fc-group", title: NAMES[group] },
+        glyph(group),
+        h("span", { class: "sw-unseen" }, `${NAMES[group]}: `),
+      ),
+      h("span", { class: text ? "fc-text" : "fc-text sw-soft", title: text }, text || "no label"),
+      ...view
+        .features()
+        .flags(id(row))
+        .map((flag) => h("span", { class: "sw-flag", title: FLAGS[flag] ?? null }, flag)),
+    );
+  }
+
+  const made = grid({
+    label: "features that fire",
+    placeholder: "Search labels",
+    columns,
+    text: (row) => `${label(row)} ${id(row)} ${view.features().flags(id(row)).join(" ")}`.toLowerCase(),
+    count: () => view.shown()?.table.ids.length ?? 0,
+    id,
+    selected: () => new Set(host.get("selected")),
+    onSelect: (selected) => host.set({ selected }),
+    onFocus: view.point,
+    keep: view.keeps,
+    signal: host.signal,
+  });
+  view.onRows(made.refresh);
+  host.watch(["selected"], made.refresh);
+  return { element: made.element, grid: made };
+}
+
+export function probability(p: number): string {
+  return p < 0.001 ? "<0.001" : p.toFixed(3);
+}

@@ -1,0 +1,152 @@
+/** Draws a map of points: all of them as a density, marked ones on top by shape and colour. */
+
+import { across, type Colour, coverage, down, type Place, shades, type XY } from "./scatter";
+
+/** What a point is: nothing special, one of three kinds, or marked faintly. */
+export const PLAIN = 0;
+export const FAINT = 4;
+/** Shapes besides colours, for eyes that do not tell these apart. */
+const KINDS = [
+  { kind: 2, shape: "diamond", colour: "--sw-both" },
+  { kind: 1, shape: "disc", colour: "--sw-a" },
+  { kind: 3, shape: "square", colour: "--sw-b" },
+] as const;
+type Shape = (typeof KINDS)[number]["shape"];
+type Canvas = CanvasRenderingContext2D;
+type Line = readonly (readonly [number, number])[];
+
+export interface Points {
+  xy: XY;
+  kinds: Uint8Array;
+  /** Those that are not plain. */
+  marked: readonly number[];
+}
+
+/** Reads colours of the theme off an element, as numbers. */
+export function palette(probe: HTMLElement): (name: string) => Colour {
+  return (name) => {
+    probe.style.color = `var(${name})`;
+    return rgb(getComputedStyle(probe).color);
+  };
+}
+
+/** Pixels that are kept from one drawing to the next. */
+export interface Buffer {
+  covered: Uint8Array;
+}
+
+/** All points; `ratio` is device pixels a CSS pixel, `zoom` 1 shows the whole map. */
+export function paintPoints(
+  context: Canvas,
+  points: Points,
+  place: Place,
+  ratio: number,
+  zoom: number,
+  colour: (name: string) => Colour,
+  buffer: Buffer,
+): void {
+  const { width, height } = context.canvas;
+  if (buffer.covered.length !== width * height) buffer.covered = new Uint8Array(width * height);
+  const many = points.xy.length > 40_000;
+  const dot = Math.max(1, Math.round(ratio * (many ? 1 : 2) * Math.min(2, zoom ** 0.4)));
+  coverage(points.xy, place, width, height, dot, buffer.covered);
+  const ground = colour("--sw-ground");
+  const table = shades(ground, colour("--sw-ink"));
+  const image = context.createImageData(width, height);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let n = 0; n < pixels.length; n++) pixels[n] = table[buffer.covered[n] as number] as number;
+  context.putImageData(image, 0, 0);
+
+  const radius = ratio * (points.marked.length > 400 ? 2.6 : 3.8) * Math.min(1.6, zoom ** 0.25);
+  context.fillStyle = css(colour("--sw-soft"));
+  for (const point of points.marked)
+    if (points.kinds[point] === FAINT) trace(context, where(points.xy, place, point), "disc", radius * 0.45, "fill");
+  context.strokeStyle = css(ground);
+  context.lineWidth = ratio * 1.2;
+  for (const { kind, shape, colour: name } of KINDS) {
+    context.fillStyle = css(colour(name));
+    for (const point of points.marked)
+      if (points.kinds[point] === kind) trace(context, where(points.xy, place, point), shape, radius, "both");
+  }
+}
+
+/** What changes while one points and draws: rings round selected points and the one pointed at, and the lasso. */
+export function paintTop(
+  context: Canvas,
+  points: Points,
+  place: Place,
+  selected: Iterable<number>,
+  hovered: number | null,
+  lasso: Line | null,
+  colour: (name: string) => Colour,
+): void {
+  context.lineWidth = 2;
+  context.strokeStyle = css(colour("--sw-ink"));
+  for (const point of selected)
+    if (point < points.kinds.length) trace(context, where(points.xy, place, point), "disc", 6.5, "stroke");
+  const accent = colour("--sw-accent");
+  context.strokeStyle = css(accent);
+  if (hovered !== null) {
+    context.lineWidth = 2.5;
+    trace(context, where(points.xy, place, hovered), "disc", 9, "stroke");
+  }
+  if (!lasso?.length) return;
+  outline(context, lasso);
+  context.fillStyle = `rgba(${accent.join()},0.12)`;
+  context.fill();
+  context.lineWidth = 1.5;
+  context.stroke();
+}
+
+export function where(xy: XY, place: Place, point: number): [number, number] {
+  return [across(place, xy[2 * point] as number), down(place, xy[2 * point + 1] as number)];
+}
+
+/** Which of some points lie within a polygon: it is filled on a canvas of its own, and each point's pixel looked up. */
+export function within(polygon: Line, xy: XY, place: Place, candidates: readonly number[]): number[] {
+  const xs = polygon.map(([x]) => x);
+  const ys = polygon.map(([, y]) => y);
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.ceil(Math.max(...xs, 1));
+  canvas.height = Math.ceil(Math.max(...ys, 1));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  if (!context) return [];
+  outline(context, polygon);
+  context.fill("evenodd");
+  const { data, width, height } = context.getImageData(0, 0, canvas.width, canvas.height);
+  return candidates.filter((point) => {
+    const [x, y] = where(xy, place, point).map(Math.floor) as [number, number];
+    return x >= 0 && y >= 0 && x < width && y < height && (data[(y * width + x) * 4 + 3] as number) > 127;
+  });
+}
+
+function trace(context: Canvas, [x, y]: readonly [number, number], shape: Shape, r: number, how: string): void {
+  if (shape === "diamond") {
+    const s = r * 1.25;
+    outline(context, [[x, y - s], [x + s, y], [x, y + s], [x - s, y]]); // biome-ignore format: four corners
+  } else {
+    context.beginPath();
+    if (shape === "disc") context.arc(x, y, r, 0, 2 * Math.PI);
+    else context.rect(x - r * 0.88, y - r * 0.88, r * 1.76, r * 1.76);
+  }
+  if (how !== "fill") context.stroke();
+  if (how !== "stroke") context.fill();
+}
+
+function outline(context: Canvas, polygon: Line): void {
+  context.beginPath();
+  for (const [x, y] of polygon) context.lineTo(x, y);
+  context.closePath();
+}
+
+function css(colour: Colour): string {
+  return `rgb(${colour.join()})`;
+}
+
+/** A computed colour as numbers, 0 to 255; color-mix() comes as color(srgb …), from 0 to 1. */
+export function rgb(computed: string): Colour {
+  const scale = computed.startsWith("color(") ? 255 : 1;
+  const parts = computed.replace("color(srgb", "").match(/[\d.e-]+/g) ?? [];
+  const [r = 0, g = 0, b = 0] = parts.map((part) => Math.round(Number(part) * scale));
+  return [r, g, b];
+}
