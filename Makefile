@@ -19,7 +19,7 @@ JS_READY := js/node_modules/.ready
 demo: $(VENV)/.ready
 	$(BIN)/steerwidgets demo $(DEMO)
 
-test: $(VENV)/.ready-dev browser lint js-check js-test js-fresh
+test: $(VENV)/.ready-dev .test-peers/.ready browser lint js-check js-test js-fresh
 	$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.ready-dev
@@ -30,13 +30,20 @@ lint: $(VENV)/.ready-dev
 lab: $(VENV)/.ready-dev
 	$(BIN)/jupyter lab examples
 
+# Whose formats are read and written: the tests ask their own readers and writers.
+.test-peers/.ready:
+	rm -rf .test-peers
+	$(PIP) --no-deps --target .test-peers steering-vectors==0.12.2 repeng==0.4.0 dictionary-learning==0.1.0 \
+		eai-sparsify==1.3.3 natsort==8.4.0 simple-parsing==0.1.9 docstring-parser==0.18.0 schedulefree==1.4.1
+	touch $@
+
 # The peers pin old versions of what the project uses, so they are taken without their dependencies.
 bench: $(VENV)/.ready-dev
 	test -d .bench-peers || $(PIP) --no-deps --target .bench-peers steering-vectors==0.12.2 repeng==0.4.0
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) demo-out dist build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .test-peers demo-out dist build .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Writes the bundles that are committed: after a change under js/src.

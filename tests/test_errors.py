@@ -399,7 +399,8 @@ def test_sae_folder_without_its_files_names_the_file(llama, tmp_path):
             "normalize_activations='whitened' is not understood",
         ),
         (
-            '{"normalize_activations": "expected_average_only_in", "metadata": {"hook_name": "blocks.0.hook_resid_pre"}}',
+            '{"normalize_activations": "expected_average_only_in", '
+            '"metadata": {"hook_name": "blocks.2.hook_resid_post"}}',
             "statistics are not in the file; fold them",
         ),
         (

@@ -3,10 +3,13 @@
 import gzip
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -14,14 +17,15 @@ class FeatureLabel:
     """One feature, described without any outside service.
 
     Args:
-        text: the short label; `how` says which rule made it (see `label_rules.RULES`) and `share` which part of the
-            feature's activation it covers.
+        text: the short label; `how` says which rule made it (see `label_rules.RULES`), or which method and model
+            explained it, and `share` which part of the feature's activation it covers.
         density: share of tokens on which the feature is active; `largest`: its largest activation, in residual norm.
         tokens: (token, share of the feature's activation), most first.
         contexts: (text before, token, text after, activation), largest activation first.
         promotes, suppresses: tokens by the logit lens of the decoder row; in early and middle layers they say little.
         flags: `dead`, `rare` (fewer than 10 tokens), `dense` (more than 10 % of tokens), `one token`.
         output_score, delta_token_confidence: see `steerability`; None if not computed.
+        others: further explanations, each with how it was made.
     """
 
     id: int
@@ -37,16 +41,27 @@ class FeatureLabel:
     flags: Sequence[str] = ()
     output_score: float | None = None
     delta_token_confidence: float | None = None
+    others: Sequence[tuple[str, str]] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Labels(Mapping[int, str]):
-    """Labels by feature id: a mapping id -> text; `labels.feature(id)` has the rest. `meta` says what they rest on."""
+    """Labels by feature id: a mapping id -> text; `labels.feature(id)` has the rest. `meta` says what they rest on.
+
+    Args:
+        embeddings: the meaning of each label as a vector, [n_features, e], zero where there is none; or None.
+
+    Raises:
+        ValueError: `embeddings` has another number of rows.
+    """
 
     features: Sequence[FeatureLabel]
     meta: Mapping[str, Any] = field(default_factory=dict)
+    embeddings: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
+        if self.embeddings is not None and len(self.embeddings) != len(self.features):
+            raise ValueError(f"{len(self.embeddings)} embeddings do not fit {len(self.features)} labels.")
         object.__setattr__(self, "_by_id", {feature.id: feature for feature in self.features})
 
     def __getitem__(self, feature: int) -> str:
@@ -62,12 +77,24 @@ class Labels(Mapping[int, str]):
         """All that is known of a feature; raises KeyError for an id without a label."""
         return self._by_id[int(feature)]  # type: ignore[attr-defined]
 
-    def search(self, query: str, limit: int = 20) -> list[FeatureLabel]:
-        """Features whose label, tokens, promoted tokens or contexts hold every word of the query, best first.
+    def search(
+        self,
+        query: str,
+        limit: int = 20,
+        by: Literal["words", "meaning"] = "words",
+        embed: Callable[[str], ArrayLike] | None = None,
+    ) -> list[FeatureLabel]:
+        """Features that fit the query, best first.
 
-        A word in the label counts most, then top tokens (by their share), then promoted tokens, then contexts; case is
-        ignored and a word matches its beginning too (`month` finds `months`).
+        Words: the label, tokens, promoted tokens or contexts hold every word. A word in the label counts most, then
+        top tokens (by their share), then promoted tokens, then contexts; case is ignored and a word matches its
+        beginning too (`month` finds `months`).
+
+        Meaning: nearest embeddings first. The query's own embedding comes from `embed`; without it, from the labels
+        that hold its words, of which at least one is needed. Where there are no embeddings, words are searched.
         """
+        if by == "meaning" and self.embeddings is not None:
+            return self._by_meaning(query, limit, embed)
         words = re.findall(r"\w+", query.lower())
         if not words:
             return []
@@ -79,13 +106,47 @@ class Labels(Mapping[int, str]):
         found.sort(key=lambda item: (-item[0], -item[1].share, item[1].id))
         return [feature for _, feature in found[:limit]]
 
+    def similar(self, feature: int, limit: int = 20) -> list[FeatureLabel]:
+        """Features whose labels mean most nearly the same, best first; needs `embeddings`.
+
+        Raises:
+            KeyError: the feature has no label.
+            ValueError: there are no embeddings.
+        """
+        if self.embeddings is None:
+            raise ValueError("these labels came without embeddings; search(query) finds words.")
+        row = next(i for i, found in enumerate(self.features) if found is self.feature(feature))
+        return self._nearest(np.asarray(self.embeddings[row], np.float32), limit, without=int(feature))
+
+    def _by_meaning(self, query: str, limit: int, embed: Callable[[str], ArrayLike] | None) -> list[FeatureLabel]:
+        assert self.embeddings is not None
+        if embed is not None:
+            return self._nearest(np.asarray(embed(query), np.float32), limit)
+        hits = {found.id for found in self.search(query, 10)}
+        rows = [i for i, found in enumerate(self.features) if found.id in hits]
+        if not rows:
+            return []
+        return self._nearest(np.asarray(self.embeddings[rows], np.float32).mean(0), limit)
+
+    def _nearest(self, query: NDArray[np.float32], limit: int, without: int | None = None) -> list[FeatureLabel]:
+        table = np.asarray(self.embeddings, np.float32)
+        if query.shape != table.shape[1:]:
+            raise ValueError(
+                f"the query's embedding has shape {query.shape}; those of the labels have {table.shape[1:]}."
+            )
+        cosine = table @ query / np.maximum(np.linalg.norm(table, axis=1), 1e-12)
+        order = np.argsort(-cosine, kind="stable")[: limit + 1]
+        return [self.features[i] for i in order if self.features[i].id != without][:limit]
+
     def save(self, path: Path | str) -> Path:
-        """Write as gzipped JSON; the same labels give the same bytes."""
+        """Write as gzipped JSON; the same labels give the same bytes. Embeddings stand beside it, in half precision."""
         body = {"meta": dict(self.meta), "features": [_slim(feature) for feature in self.features]}
         text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         path = Path(path)
         with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as out:
             out.write(text.encode("utf8"))
+        if self.embeddings is not None:
+            np.save(_beside(path), np.asarray(self.embeddings, np.float16))
         return path
 
     @classmethod
@@ -99,7 +160,13 @@ class Labels(Mapping[int, str]):
             body = json.load(lines)
         if "features" not in body:
             raise ValueError(f"{path} is no label file: it has no 'features'.")
-        return cls(tuple(FeatureLabel(**entry) for entry in body["features"]), body.get("meta", {}))
+        # Mapped: a search reads them once, and labels alone need none of it.
+        embeddings = np.load(_beside(path), mmap_mode="r") if _beside(path).exists() else None
+        return cls(tuple(FeatureLabel(**entry) for entry in body["features"]), body.get("meta", {}), embeddings)
+
+
+def _beside(path: Path | str) -> Path:
+    return Path(path).with_name(Path(path).name.removesuffix(".gz").removesuffix(".json") + ".embeddings.npy")
 
 
 def _slim(feature: FeatureLabel) -> dict[str, Any]:

@@ -166,7 +166,9 @@ def health_of(module: Any, tokenizer: Any, hook: str, sae: SAE) -> Health:
         if 0 <= layer < len(blocks(module)) and point.site in ("hook_resid_pre", "hook_resid_post"):
             hooks.append(str(HookPoint(layer, point.site)))
     # As the SAE was trained: with a BOS token where its config says so.
-    rows = [torch.tensor(ids) for ids in tokenize(tokenizer, HEALTH_TEXT, bool(sae.metadata.get("prepend_bos")))]
+    sequences = tokenize(tokenizer, HEALTH_TEXT, bool(sae.metadata.get("prepend_bos")))
+    limit = getattr(module.config.get_text_config(), "max_position_embeddings", None)
+    rows = [torch.tensor(ids[:limit]) for ids in sequences]
     ids = pad_sequence(rows, batch_first=True).to(next(module.parameters()).device)
     mask = pad_sequence([torch.ones(len(row), dtype=torch.bool) for row in rows], batch_first=True)
     found = run_through(module, hooks, ids)  # padding on the right: causal, so harmless

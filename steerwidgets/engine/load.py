@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.label_files import read_labels
 from steerwidgets.core.labels import Labels
 from steerwidgets.engine import bundled
 from steerwidgets.engine.health import health_of
@@ -33,6 +34,7 @@ def load(
     remote: Remote = False,
     tokenizer: Any = None,
     check: bool = True,
+    labels: Any = None,
 ) -> SteeredModel:
     """Load a model and an SAE.
 
@@ -49,6 +51,8 @@ def load(
         tokenizer: for a module whose tokenizer cannot be found by its name.
         check: run four sentences through the SAE and warn, in words, if it does not belong to the model's tensor
             (`model.health`); not done on NDIF.
+        labels: texts of the SAE's features: a file or folder (see `read_labels`), a mapping, or `Labels`; the
+            bundled SAE brings its own. None is fetched: `sw.Neuronpedia().labels(model)` does that.
 
     Raises:
         MissingModelError: the embedded default was asked for and its package is not installed.
@@ -58,7 +62,8 @@ def load(
         raise ValueError(f'remote={remote!r} is not understood; give False, True or "local".')
     import torch
 
-    preset, labels = None, None
+    labels = None if labels is None else read_labels(labels)
+    preset = None
     origin = _origin(model, sae, hook=hook, device=device, dtype=dtype, remote=remote, tokenizer=tokenizer, check=check)
     if model is None:
         if remote is True:
@@ -69,7 +74,8 @@ def load(
         if hook is None and (sae is _UNSET or sae is None):
             hook = "blocks.13.hook_resid_post"
         if sae is _UNSET:
-            sae, labels = bundled.SAE_FOLDER, Labels.load(bundled.SAE_FOLDER / "labels.json.gz")
+            sae = bundled.SAE_FOLDER
+            labels = labels or Labels.load(bundled.SAE_FOLDER / "labels.json.gz")
     else:
         name = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") or "model"
     loaded = load_sae(None if sae is _UNSET else sae)

@@ -38,7 +38,7 @@ def releases() -> Mapping[str, Mapping[str, Any]]:
     Raises:
         ImportError: sae-lens is not installed.
     """
-    import yaml
+    import yaml  # type: ignore[import-untyped]
 
     spec = importlib.util.find_spec("sae_lens")
     if spec is None or not spec.origin:

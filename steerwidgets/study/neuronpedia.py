@@ -1,0 +1,291 @@
+"""Neuronpedia: labels of published SAEs, fetched when asked for and kept on disk."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from steerwidgets.core.label_files import Row, labels_of
+from steerwidgets.core.labels import FeatureLabel, Labels
+
+ADDRESS = "https://www.neuronpedia.org"
+EXPORTS = "https://neuronpedia-datasets.s3.us-east-1.amazonaws.com"
+KEY = "NEURONPEDIA_API_KEY"
+RETRIES = 3
+PAGE = 20
+
+
+class NeuronpediaError(RuntimeError):
+    """Neuronpedia did not answer as asked; the message says what to do."""
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect to another host: the request may carry the key."""
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        if urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
+            raise NeuronpediaError(f"{req.host} sends the request on to another host, which is not followed.")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class Neuronpedia:
+    """A client that asks for nothing by itself; every method says what it fetches, and keeps it.
+
+    A key is taken from the environment variable NEURONPEDIA_API_KEY at each request; it is neither stored nor shown,
+    and goes to `address` alone.
+
+    Args:
+        cache: where answers are kept; default `$STEERWIDGETS_CACHE` or `~/.cache/steerwidgets`.
+        offline: answer from the cache alone.
+        max_wait: the longest to wait, in seconds, when the service says that its limit is reached.
+        address, exports: the service and the place of its bulk exports.
+    """
+
+    def __init__(
+        self,
+        cache: str | Path | None = None,
+        offline: bool = False,
+        max_wait: float = 30.0,
+        address: str = ADDRESS,
+        exports: str = EXPORTS,
+        timeout: float = 30.0,
+    ) -> None:
+        self.cache = Path(cache or os.environ.get("STEERWIDGETS_CACHE") or Path.home() / ".cache" / "steerwidgets")
+        self.offline, self.max_wait, self.timeout = offline, max_wait, timeout
+        self.address, self.exports = address.rstrip("/"), exports.rstrip("/")
+        self._open = urllib.request.build_opener(_SameHost).open
+
+    def __repr__(self) -> str:
+        return f"Neuronpedia({self.address}, cache={str(self.cache)!r}, offline={self.offline})"
+
+    def labels(self, source: Any, progress: Callable[[int, int], Any] | None = None, refresh: bool = False) -> Labels:
+        """All labels of a source: downloaded once as Neuronpedia's export, then read from the cache.
+
+        Args:
+            source: `modelId/sourceId` such as `gpt2-small/8-res-jb`, or a model whose SAE names its source.
+            progress: called with files done and files in all.
+            refresh: download again.
+
+        Raises:
+            ValueError: `source` is no Neuronpedia id, or has no export.
+            NeuronpediaError: the service cannot be reached, or offline and not in the cache.
+        """
+        name = source_of(source)
+        kept = self._folder(name) / "labels.json.gz"
+        if kept.exists() and not refresh:
+            return Labels.load(kept)
+        files = self._listed(f"v1/{name}/explanations/")
+        if not files:
+            raise ValueError(f"Neuronpedia exports no labels of {name!r}; see {self.address}/{name}.")
+
+        def rows() -> Iterator[Row | str]:
+            for n, file in enumerate(files):
+                text = gzip.decompress(self._get(f"{self.exports}/{urllib.parse.quote(file)}")).decode("utf8")
+                for line in text.splitlines():
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        yield line
+                if progress is not None:
+                    progress(n + 1, len(files))
+
+        found = labels_of(rows(), {"source": f"Neuronpedia {name}", "files": len(files)})
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed when whole: an interrupted download leaves nothing that looks finished.
+        part = found.save(kept.with_name("part.json.gz"))
+        if found.embeddings is not None:
+            part.with_name("part.embeddings.npy").replace(kept.with_name("labels.embeddings.npy"))
+        part.replace(kept)
+        return found
+
+    def feature(self, source: Any, index: int) -> FeatureLabel:
+        """One feature with its explanations, density and top contexts (cached).
+
+        Raises:
+            ValueError: `source` is no Neuronpedia id.
+            KeyError: the source has no such feature.
+            NeuronpediaError: as `labels`.
+        """
+        name = source_of(source)
+        kept = self._folder(name) / "features" / f"{int(index)}.json"
+        body = self._kept(kept, lambda: self._get(f"{self.address}/api/feature/{name}/{int(index)}"))
+        if not body:
+            raise KeyError(f"Neuronpedia has no feature {index} in {name}.")
+        return _feature(body, int(index))
+
+    def search(self, source: Any, query: str, limit: int = PAGE) -> list[FeatureLabel]:
+        """Features whose explanations mean what the query says, by Neuronpedia's own search (cached; 200 an hour).
+
+        Raises:
+            ValueError: the query has fewer than three letters, or `source` is no Neuronpedia id.
+            NeuronpediaError: as `labels`.
+        """
+        if len(query.strip()) < 3:
+            raise ValueError(f"Neuronpedia searches for three letters or more; found {query!r}.")
+        name = source_of(source)
+        model, layer = name.split("/")
+        found: list[FeatureLabel] = []
+        offset = 0
+        while len(found) < limit:
+            asked = {"modelId": model, "layers": [layer], "query": query.strip(), "offset": offset}
+            key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
+            kept = self._folder(name) / "searches" / f"{key}.json"
+            body = self._kept(kept, lambda asked=asked: self._get(f"{self.address}/api/explanation/search", asked))  # type: ignore[misc]
+            results = body.get("results") or []
+            found += [_result(row) for row in results if str(row.get("index", "")).isdigit()]
+            offset = body.get("nextOffset") or offset + PAGE
+            if not results or not body.get("hasMore"):
+                break
+        return found[:limit]
+
+    def _folder(self, name: str) -> Path:
+        return self.cache / "neuronpedia" / name
+
+    def _kept(self, path: Path, fetch: Callable[[], bytes]) -> Any:
+        """JSON from the cache, or fetched and kept."""
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf8"))
+        raw = fetch()
+        try:
+            body = json.loads(raw)
+        except ValueError as error:
+            raise NeuronpediaError(f"Neuronpedia's answer is no JSON ({error}); try again later.") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(body), encoding="utf8")
+        return body
+
+    def _listed(self, prefix: str) -> list[str]:
+        """Names of the export's files under a prefix, in the order of their numbers."""
+        found: list[str] = []
+        more = ""
+        while True:
+            query = urllib.parse.urlencode(
+                {"list-type": 2, "prefix": prefix} | ({"continuation-token": more} if more else {})
+            )
+            text = self._get(f"{self.exports}/?{query}").decode("utf8")
+            found += re.findall(r"<Key>([^<]+\.jsonl\.gz)</Key>", text)
+            token = re.search(r"<NextContinuationToken>([^<]+)<", text)
+            if token is None:
+                break
+            more = token[1]
+        return sorted(found, key=lambda name: [int(n) for n in re.findall(r"\d+", name.rsplit("/", 1)[1])])
+
+    def _get(self, url: str, body: Any = None) -> bytes:
+        """Fetch, waiting where the service asks for it and trying again where it fails."""
+        if self.offline:
+            raise NeuronpediaError("this is not in the cache, and offline=True; ask once with offline=False.")
+        headers = {"User-Agent": "steerwidgets", "Content-Type": "application/json"}
+        if url.startswith(f"{self.address}/") and os.environ.get(KEY):
+            headers["x-api-key"] = os.environ[KEY]
+        data = None if body is None else json.dumps(body).encode()
+        for attempt in range(RETRIES + 1):
+            last = attempt == RETRIES
+            try:
+                with self._open(urllib.request.Request(url, data, headers), timeout=self.timeout) as answer:
+                    return bytes(answer.read())
+            except urllib.error.HTTPError as error:
+                wait = self._wait(error, attempt)
+                if last or wait is None:
+                    raise _refused(error, url) from None
+            except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+                wait = 0.5 * 2**attempt
+                if last:
+                    reason = getattr(error, "reason", error)
+                    raise NeuronpediaError(
+                        f"{urllib.parse.urlsplit(url).netloc} cannot be reached ({reason}); check the connection, or "
+                        "use labels from a file: sw.read_labels(path)."
+                    ) from None
+            time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def _wait(self, error: urllib.error.HTTPError, attempt: int) -> float | None:
+        """Seconds to wait before trying again, or None to give up."""
+        if error.code == 429:
+            try:
+                asked = float(error.headers.get("Retry-After") or 2.0**attempt)
+            except ValueError:
+                asked = 2.0**attempt
+            return asked if asked <= self.max_wait else None
+        return 0.5 * 2**attempt if error.code >= 500 else None
+
+
+def source_of(source: Any) -> str:
+    """`modelId/sourceId` of a string, or of a model whose SAE names it.
+
+    Raises:
+        ValueError: it is none, or the SAE names none.
+    """
+    if not isinstance(source, str):
+        sae = getattr(source, "sae", source)
+        metadata = getattr(sae, "metadata", {})
+        named = metadata.get("neuronpedia_id")
+        if not named:
+            raise ValueError(
+                f"{getattr(sae, 'name', source)!r} names no source on Neuronpedia; give modelId/sourceId, such as "
+                "'gpt2-small/8-res-jb' (sw.saes() has a column of them)."
+            )
+        source = named
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", source) or ".." in source:
+        raise ValueError(f"{source!r} is no Neuronpedia source; write modelId/sourceId, such as 'gpt2-small/8-res-jb'.")
+    return source
+
+
+def _refused(error: urllib.error.HTTPError, url: str) -> NeuronpediaError:
+    where = urllib.parse.urlsplit(url)
+    what = f"{where.netloc}{where.path} answered {error.code}"
+    if error.code == 429:
+        wait = error.headers.get("Retry-After")
+        return NeuronpediaError(
+            f"{what}: the limit of requests is reached{f', for another {wait} seconds' if wait else ''}. Wait, set "
+            f"{KEY} for a higher limit, or take all labels at once: Neuronpedia().labels(source)."
+        )
+    if error.code in (401, 403):
+        return NeuronpediaError(f"{what}: not allowed. Set {KEY} to a valid key, or unset it.")
+    if error.code == 404:
+        return NeuronpediaError(f"{what}: there is no such model, source or feature.")
+    return NeuronpediaError(f"{what}; try again later.")
+
+
+def _how(row: Row) -> str:
+    return " · ".join(str(row[key]) for key in ("typeName", "explanationModelName") if row.get(key))
+
+
+def _result(row: Row) -> FeatureLabel:
+    return FeatureLabel(int(row["index"]), str(row.get("description") or ""), _how(row))
+
+
+def _feature(body: Row, index: int) -> FeatureLabel:
+    """A feature of the single-feature route: explanations, logits, and the contexts with the largest activations."""
+    explanations = [
+        (str(row["description"]), _how(row)) for row in body.get("explanations") or [] if row.get("description")
+    ]
+    text, how = explanations[0] if explanations else ("(no explanation)", "")
+    contexts = []
+    for row in body.get("activations") or []:
+        tokens, values = row.get("tokens") or [], row.get("values") or []
+        if tokens and len(tokens) == len(values):
+            at = max(range(len(values)), key=values.__getitem__)
+            around = ("".join(tokens[max(0, at - 12) : at]), tokens[at], "".join(tokens[at + 1 : at + 7]))
+            contexts.append((*around, float(values[at])))
+    contexts.sort(key=lambda context: -context[3])
+    label = FeatureLabel(
+        index, text, how, density=float(body.get("frac_nonzero") or 0.0), others=tuple(explanations[1:])
+    )
+    return replace(
+        label,
+        largest=float(body.get("maxActApprox") or 0.0),
+        contexts=tuple(contexts[:5]),
+        promotes=tuple(body.get("pos_str") or ())[:10],
+        suppresses=tuple(body.get("neg_str") or ())[:10],
+    )
