@@ -119,12 +119,12 @@ class SteeringPlayground(PlaygroundInputs):
         )
         for name, vector in named.items():
             self._follow(vector, partial(self._successor, name))
-        self.observe(self._vectors_changed, "vectors")
-        self.observe(self._suite_changed, "suite")
-        self.observe(self._track_changed, ["track", "against"])
-        self._vectors_changed()
-        self._suite_changed()
-        self._plan = {"record": state.sparse(self.multipliers, RECORD_STOPS), "budget": BUDGET}
+        self.observe(self._new_vectors, "vectors")
+        self.observe(self._new_suite, "suite")
+        self.observe(self._new_track, ["track", "against"])
+        self._new_vectors()
+        self._new_suite()
+        self._plan = {"record": self._recorded(), "budget": BUDGET}
 
     @property
     def dose(self) -> DoseResponse:
@@ -181,10 +181,7 @@ class SteeringPlayground(PlaygroundInputs):
 
     def recording_cost(self, multipliers: Sequence[float] | None = None) -> dict[str, int]:
         """What `record` would take: texts, tokens to generate at most, and about as many bytes in an exported page."""
-        texts = len(state.sparse(self.multipliers, RECORD_STOPS) if multipliers is None else multipliers) + 1
-        tokens = texts * self.max_new_tokens
-        # In JSON a token is its text, two numbers and what would have been said instead; the history has it again.
-        return {"texts": texts, "tokens": tokens, "bytes": 80 * tokens}
+        return texts.cost(len(self._recorded(multipliers)), self.max_new_tokens)
 
     def record(self, multipliers: Sequence[float] | None = None, budget: int = BUDGET) -> dict[float, Generation]:
         """Generate at several multipliers of the active vector at once, so that the text follows its slider.
@@ -198,22 +195,18 @@ class SteeringPlayground(PlaygroundInputs):
         Raises:
             ValueError: it would take more than the budget; the message says how much.
         """
-        chosen = state.sparse(self.multipliers, RECORD_STOPS) if multipliers is None else list(multipliers)
-        self._afford(chosen, budget)
+        chosen = self._recorded(multipliers)
+        texts.afford(len(chosen), self.max_new_tokens, budget)
         self._worker.stop()
         self._worker.wait()
-        found = self._write(Job("generate", self._told), [float(m) for m in chosen])
+        found = self._write(Job("generate", self._told), chosen)
         self._set_status(phase="done")
         return found
 
-    def _afford(self, multipliers: Sequence[float], budget: int) -> None:
-        cost = self.recording_cost(multipliers)
-        if cost["tokens"] > budget:
-            raise ValueError(
-                f"{cost['texts']} texts of up to {self.max_new_tokens} tokens are {cost['tokens']} tokens (about "
-                f"{cost['bytes'] // 1000} kB in a page), more than the budget of {budget}; give fewer multipliers, "
-                "lower max_new_tokens, or pass a larger budget=."
-            )
+    def _recorded(self, multipliers: Sequence[float] | None = None) -> list[float]:
+        return [
+            float(m) for m in (state.sparse(self.multipliers, RECORD_STOPS) if multipliers is None else multipliers)
+        ]
 
     def _compute(self, job: Job) -> None:
         self._fill(job)
@@ -321,7 +314,11 @@ class SteeringPlayground(PlaygroundInputs):
                 seed=self.seed,
                 n=1 + (self._runs[-1]["n"] if self._runs else 0),
             )
-        baseline, steered, shown = texts.write(self.model, request, job, lambda now: self._publish(_texts=now))
+        try:
+            baseline, steered, shown = texts.write(self.model, request, job, lambda now: self._publish(_texts=now))
+        except Exception:
+            self._publish(_texts={**self._texts, "writing": False})
+            raise
         self._publish(_texts=shown, _runs=[*self._runs, shown][-MOST_RUNS:])
         self._pair = Pair(baseline, steered[-1])
         return dict(zip(multipliers, steered, strict=True))
@@ -353,9 +350,8 @@ class SteeringPlayground(PlaygroundInputs):
         self._generate_soon([self.doses[self.active]])
 
     def _do_record(self) -> None:
-        chosen = state.sparse(self.multipliers, RECORD_STOPS)
-        self._afford(chosen, BUDGET)
-        self._generate_soon(chosen)
+        texts.afford(len(self._recorded()), self.max_new_tokens, BUDGET)
+        self._generate_soon(self._recorded())
 
     def _do_score(self) -> None:
         self._worker.stop("measure", superseded=True)
@@ -369,7 +365,7 @@ class SteeringPlayground(PlaygroundInputs):
         token = state.first_token(self.model, self.prompt, text)
         self.set_trait("against" if against else "track", token)
 
-    def _track_changed(self, change: Any) -> None:
+    def _new_track(self, change: Any) -> None:
         if change.new >= 0 and change.new not in (*self._table.get("ids", ()), *self._extra):
             self._extra = (*self._extra, change.new)
             self._input_changed(change)
@@ -378,7 +374,7 @@ class SteeringPlayground(PlaygroundInputs):
         if vector is not None:
             self.vectors = {**self.vectors, name: vector}
 
-    def _vectors_changed(self, change: Any = None) -> None:
+    def _new_vectors(self, change: Any = None) -> None:
         self._version += 1
         self._swept = None
         with self.hold_sync():
@@ -393,7 +389,7 @@ class SteeringPlayground(PlaygroundInputs):
             ]
         self._input_changed(change)
 
-    def _suite_changed(self, change: Any = None) -> None:
+    def _new_suite(self, change: Any = None) -> None:
         self._swept = None
         tasks = [self.suite] if isinstance(self.suite, Task) else list(self.suite or ())
         self._suite = {

@@ -43,7 +43,7 @@ class PlaygroundInputs(StudyWidget):
     seed = t.Int(0, min=0).tag(sync=True)
 
     # Counts the vectors that have been in force.
-    _version = 0
+    _version = t.Int(0).tag(sync=True)
 
     @property
     def interventions(self) -> list[Add]:

@@ -76,6 +76,28 @@ def write(
     return baseline, steered, _shown(request, packed, writing=False)
 
 
+def cost(multipliers: int, max_new_tokens: int) -> dict[str, int]:
+    """What texts at so many multipliers, and the baseline, take: texts, tokens at most, bytes in a page about."""
+    tokens = (1 + multipliers) * max_new_tokens
+    # In JSON a token is its text, two numbers and what would have been said instead; the history has it again.
+    return {"texts": 1 + multipliers, "tokens": tokens, "bytes": 80 * tokens}
+
+
+def afford(multipliers: int, max_new_tokens: int, budget: int) -> None:
+    """Check a recording against a budget of tokens.
+
+    Raises:
+        ValueError: it would take more.
+    """
+    need = cost(multipliers, max_new_tokens)
+    if need["tokens"] > budget:
+        raise ValueError(
+            f"{need['texts']} texts of up to {max_new_tokens} tokens are {need['tokens']} tokens (about "
+            f"{need['bytes'] // 1000} kB in a page), more than the budget of {budget}; give fewer multipliers, lower "
+            "max_new_tokens, or pass a larger budget=."
+        )
+
+
 def _growing(tokens: Sequence[str]) -> dict[str, Any]:
     return {"tokens": list(tokens), "text": "".join(tokens)}
 

@@ -25,7 +25,13 @@ export function dosePanel(store: Store): { element: HTMLElement; paint(): void }
   const foil = tokenField(store, "Token to compare with", true);
   const against = h("span", { class: "sw-row" }, "against", foil.element);
   const tasks = h("select", { "aria-label": "Task" });
-  const score = h("button", { type: "button", on: { click: () => host.command("score") } });
+  let scoring = false;
+  const ask = () => {
+    scoring = true;
+    host.command("score");
+    paintScore();
+  };
+  const score = h("button", { type: "button", on: { click: ask } });
   const accuracy = h("span", { class: "sw-row" }, tasks, score);
   const note = h("p", { class: "sw-soft" });
   const stops = () => store.table?.stops ?? [];
@@ -69,7 +75,6 @@ export function dosePanel(store: Store): { element: HTMLElement; paint(): void }
     ] as const)
       part.hidden = !shownIf;
     element.classList.toggle("stale", store.stale && measure !== "accuracy");
-    if (measure === "accuracy") paintScore(scores, suite);
     if (!table) return;
     // A move of the slider changes none of these: the picture stays, the marker moves.
     const key = [measure, table.n, store.null?.draws, store.track, store.against, task, scores.vector, scores.n].join();
@@ -80,20 +85,29 @@ export function dosePanel(store: Store): { element: HTMLElement; paint(): void }
     }
     plot.mark(store.dose === null ? null : markOf(store, measure, scores));
   };
-  const paintScore = (scores: Partial<Scores>, suite: { prompts: number; multipliers: number }) => {
-    const names = scores.tasks ?? [];
-    if (tasks.length !== names.length)
-      tasks.replaceChildren(...names.map((name, at) => h("option", { value: at }, name)));
+  const paintTasks = () => {
+    const names = host.get("_scores").tasks ?? [];
     task = Math.min(task, Math.max(0, names.length - 1));
+    tasks.replaceChildren(...names.map((name, at) => h("option", { value: at, selected: at === task }, name)));
     tasks.hidden = !names.length;
-    const busy = ["running", "queued"].includes(host.get("_status").phase);
-    score.disabled = !host.live || !suite.prompts || busy;
+  };
+  const paintScore = () => {
+    const suite = host.get("_suite");
+    score.disabled = !host.live || !suite.prompts || scoring;
     setText(score, suite.prompts ? `Score ${suite.prompts} prompts × ${suite.multipliers} multipliers` : "Score");
     score.title = host.live
       ? "With controls; held-out items only are scored."
       : "Scoring needs the model: open the notebook.";
   };
-  host.watch(["_scores", "_suite", "_status", "track", "against"], paint);
+  host.watch(["_scores"], () => {
+    paintTasks();
+    paint();
+  });
+  host.watch(["_suite"], paintScore);
+  host.watch(["_status"], () => {
+    if (!["running", "queued"].includes(host.get("_status").phase)) scoring = false;
+    paintScore();
+  });
   return { element, paint };
 }
 

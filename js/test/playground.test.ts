@@ -1,0 +1,287 @@
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { FrozenModel } from "../src/frozen";
+import playground from "../src/playground";
+import { nearest, percent, same, steered, steersGenerated, times } from "../src/playground/state";
+
+const packed = (values: number[], shape: number[]) => ({
+  view: new DataView(new Float32Array(values).buffer),
+  dtype: "float32",
+  shape,
+});
+const log = (probs: number[]) => probs.map(Math.log);
+const settings = {
+  prompt: "p",
+  active: "v",
+  beside: [["w", 2]],
+  positions: "last",
+  space: "residual",
+  error_term: "keep",
+  clamp: true,
+  version: 1,
+};
+
+/** Two vectors; stops at -1, 0 and 1; two tokens, of which the slider turns one into the other. */
+function state(live = true): Record<string, unknown> {
+  const text = (multiplier: number | undefined, tokens: string[]) => ({
+    multiplier,
+    tokens,
+    text: tokens.join(""),
+    logprobs: tokens.map(() => -1),
+    plain: tokens.map(() => -3),
+    instead: tokens.map((_, n) => (n ? tokens[n] : "?")),
+    finish: "the model ended it",
+    repeated: 0.25,
+    distinct: [1, 0.5],
+  });
+  const run = {
+    n: 1,
+    writing: false,
+    settings: { ...settings, on: true, doses: { v: 1, w: 2 } },
+    max_new_tokens: 9,
+    temperature: 0,
+    seed: 0,
+    baseline: { ...text(undefined, ["plain"]), plain: null, instead: null },
+    entries: [text(-1, ["down", "s"]), text(1, ["up"])],
+  };
+  return {
+    _about: { model: "m", hook: "h", sae: "s", where: "here", live },
+    _status: { phase: "idle", message: "", progress: null, left: null, error: "", job: "" },
+    ...settings,
+    doses: { v: 0, w: 2 },
+    off: [],
+    multipliers: [-1, 0, 1],
+    off_target: ["o"],
+    track: -1,
+    against: -1,
+    max_new_tokens: 40,
+    temperature: 0,
+    seed: 0,
+    _version: 1,
+    _vectors: [
+      { name: "v", about: "V", norm: 2, hook: "h", features: 3 },
+      { name: "w", about: "W", norm: 1, hook: "h", features: 0 },
+    ],
+    _prompt: { text: "p", tokens: ["a", "b"], sinks: ["first token", ""], norms: [90, 4] },
+    _table: {
+      n: 1,
+      settings,
+      stops: [-1, 0, 1],
+      ids: [7, 8],
+      tokens: [" x", " y"],
+      automatic: 8,
+      foil: -1,
+      baseline: packed(log([0.8, 0.1]), [2]),
+      without: packed(log([0.7, 0.2]), [2]),
+      logprobs: packed(log([0.9, 0.05, 0.7, 0.2, 0.1, 0.6]), [3, 2]),
+      kl: packed([0.3, 0.1, 2.5], [3]),
+      kl_without: 0.1,
+    },
+    _null: {
+      of: 1,
+      draws: 2,
+      stops: [-1, 0, 1],
+      logprobs: packed(log([0.5, 0.1, 0.5, 0.2, 0.5, 0.3, 0.5, 0.15, 0.5, 0.2, 0.5, 0.4]), [2, 3, 2]),
+      kl: packed([1, 0, 1, 2, 0, 2], [2, 3]),
+    },
+    _off_target: {
+      of: 1,
+      stops: [-1, 1],
+      kl: [0.5, 4],
+      changed: [0, 1],
+      prompts: ["o"],
+      plain: ["k"],
+      top: [["k", "x"]],
+    },
+    _texts: run,
+    _runs: [run],
+    _suite: { tasks: 0, prompts: 0, multipliers: 5 },
+    _scores: {},
+    _plan: { record: [-1, 0, 1], budget: 2000 },
+    _code: "",
+  };
+}
+
+let model: FrozenModel;
+let el: HTMLElement;
+let end: AbortController;
+let frames: (() => void)[];
+const settle = () => new Promise((done) => setTimeout(done, 0));
+const frame = () => {
+  for (const run of frames.splice(0)) run();
+};
+const all = (selector: string) => [...el.querySelectorAll<HTMLElement>(selector)];
+const texts = (selector: string) => all(selector).map((element) => element.textContent);
+const slider = (at: number) => all(".sw-vector input[type=range]")[at] as HTMLInputElement;
+const slide = async (value: number, at = 0) => {
+  slider(at).value = String(value);
+  slider(at).dispatchEvent(new Event("input"));
+  await settle();
+};
+
+function mount(live = true): void {
+  model = new FrozenModel(state(live));
+  el = document.createElement("div");
+  document.body.append(el);
+  end = new AbortController();
+  playground.render({ model, el, signal: end.signal });
+}
+
+beforeEach(() => {
+  frames = [];
+  vi.stubGlobal("requestAnimationFrame", (run: () => void) => frames.push(run));
+  vi.stubGlobal(
+    "ResizeObserver",
+    class {
+      observe() {}
+      disconnect() {}
+    },
+  );
+  vi.stubGlobal("matchMedia", () => ({ addEventListener() {} }));
+  vi.stubGlobal(
+    "MutationObserver",
+    class {
+      observe() {}
+      disconnect() {}
+    },
+  );
+});
+afterEach(() => {
+  end.abort();
+  el.remove();
+});
+
+describe("SteeringPlayground", () => {
+  it("looks every number up when the slider moves", async () => {
+    mount();
+    expect(texts(".sw-bars-row .sw-bars-number")).toEqual(["80.0%", "70.0%", "10.0%", "20.0%"]);
+    await slide(2);
+    expect(texts(".sw-bars-row .sw-bars-number")).toEqual(["80.0%", "10.0%", "10.0%", "60.0%"]);
+    expect(texts(".sw-bars-label")).toEqual(["·x", "·y"]);
+    expect(texts(".sw-next-at")).toEqual(["v ×1"]);
+    expect(texts(".sw-next-rest")[0]).toContain("Other tokens: 30.0%");
+    expect(texts(".sw-meter-value").slice(0, 3)).toEqual(["2.50 nats", "4.00 nats", "1 of 1"]);
+    expect(texts(".sw-chart-read")[0]).toBe(
+      "v ×1: 60.0% · baseline 10.0% · random directions 30.0% to 40.0% · outside their range",
+    );
+    // One message a frame, and no question to the kernel besides.
+    expect(model.sent).toEqual([{ do: "ready", n: 1 }]);
+    frame();
+    expect(model.sent).toEqual([
+      { do: "ready", n: 1 },
+      { do: "echo", n: 2 },
+    ]);
+    expect(model.state.doses).toEqual({ v: 1, w: 2 });
+  });
+
+  it("keeps old stops, out of colour, until new ones are there", async () => {
+    mount();
+    await slide(2, 1);
+    expect(model.state.active).toBe("w");
+    expect(all(".sw-play-next.stale").length).toBe(1);
+    expect(texts(".sw-bars-row .sw-bars-number")[1]).toBe("70.0%");
+    const table = model.state._table as Record<string, unknown>;
+    const filled = { ...settings, active: "w", beside: [["v", 0]] };
+    model.set("_table", { ...table, n: 2, settings: filled });
+    await settle();
+    expect(all(".stale").length).toBe(2); // the two texts, which are of other settings still
+    expect(texts(".sw-next-at")).toEqual(["w ×1"]);
+    // A null of other stops is no null of these.
+    expect(texts(".sw-chart-read")[0]).not.toContain("random");
+  });
+
+  it("shows what the others do alone where the vector is off", async () => {
+    mount();
+    await slide(2);
+    const check = all(".sw-vector input[type=checkbox]")[0] as HTMLInputElement;
+    check.checked = false;
+    check.dispatchEvent(new Event("change"));
+    await settle();
+    expect(texts(".sw-bars-row .sw-bars-number")).toEqual(["80.0%", "70.0%", "10.0%", "20.0%"]);
+    expect(texts(".sw-meter-value")[0]).toBe("0.10 nats");
+    expect(model.state.off).toEqual(["v"]);
+  });
+
+  it("shows the text recorded nearest to the slider, and says so", async () => {
+    mount();
+    await slide(2);
+    expect(texts(".sw-prose")).toEqual(["plain", "up"]);
+    await slide(0);
+    expect(texts(".sw-prose")).toEqual(["plain", "downs"]);
+    expect(texts(".sw-sheet")[1]).toContain("v ×−1");
+    expect(texts(".sw-sheet")[1]).not.toContain("nearest");
+    expect(texts(".sw-prose .other")).toEqual(["down"]);
+    await slide(1);
+    expect(texts(".sw-sheet")[1]).toContain("the nearest recorded");
+  });
+
+  it("picks tokens from the ruler, never none", async () => {
+    mount();
+    all(".sw-ruler button")[0]?.click();
+    await settle();
+    expect(model.state.positions).toEqual([0, 1]);
+    all(".sw-ruler button")[0]?.click();
+    all(".sw-ruler button")[1]?.click();
+    await settle();
+    expect(model.state.positions).toEqual([1]);
+  });
+
+  it("sends changed inputs before it asks for a text", async () => {
+    mount();
+    await slide(2);
+    all(".sw-text-tools button")[0]?.click();
+    frame();
+    expect(model.sent.map((sent) => (sent as { do: string }).do)).toEqual(["ready", "echo", "generate"]);
+  });
+
+  it("moves without a model, and switches off what needs one", async () => {
+    mount(false);
+    await slide(2);
+    expect(texts(".sw-bars-row .sw-bars-number")[1]).toBe("10.0%");
+    expect(all(".stale").length).toBe(0);
+    expect(slider(1).disabled).toBe(true);
+    const disabled = (all(".sw-play button, .sw-play textarea, .sw-play select") as HTMLButtonElement[])
+      .filter((control) => !control.disabled)
+      .map((control) => control.getAttribute("aria-label"));
+    expect(disabled).toEqual(["Measure", "Task"]);
+    expect(texts(".sw-text-tools")[0]).toContain("Generating needs the model");
+    expect(model.sent).toEqual([]);
+  });
+
+  it("says why a vector without coefficients cannot be added in SAE space", () => {
+    mount();
+    const sae = el.querySelector<HTMLInputElement>("input[value=sae]");
+    expect(sae?.disabled).toBe(true);
+    expect(sae?.title).toContain("w: no SAE coefficients");
+  });
+
+  it("leaves no listener behind", () => {
+    mount();
+    end.abort();
+    expect(model.listeners).toBe(0);
+  });
+});
+
+describe("small words and numbers", () => {
+  it("knows which tokens a choice steers", () => {
+    expect(steered("last", 3)).toEqual([false, false, true]);
+    expect(steered("all_but_first", 3)).toEqual([false, true, true]);
+    expect(steered("prompt", 2)).toEqual([true, true]);
+    expect(steered("generated", 2)).toEqual([false, false]);
+    expect(steered([0, -1], 3)).toEqual([true, false, true]);
+    expect(["all", "prompt", "last", "generated"].map((p) => steersGenerated(p))).toEqual([true, false, false, true]);
+    expect(steersGenerated([1])).toBe(false);
+  });
+
+  it("compares settings by what counts", () => {
+    const a = settings as never;
+    expect(same(a, { ...settings, on: false, doses: {} } as never)).toBe(true);
+    expect(same(a, { ...settings, beside: [["w", 2.5]] } as never)).toBe(false);
+    expect(same(a, { ...settings, version: 2 } as never)).toBe(false);
+  });
+
+  it("finds the nearest, and writes multipliers and shares", () => {
+    expect(nearest([-1, 0, 2], 1.1)).toBe(2);
+    expect(times(-1.5)).toBe("×−1.5");
+    expect([0, 0.0001, 0.1234, 1, Number.NaN].map(percent)).toEqual(["0.0%", "<0.1%", "12.3%", "100.0%", "–"]);
+  });
+});
