@@ -1,13 +1,13 @@
 /** FeatureComparator: which features fire on one set of prompts and not on another. */
 
 import { countsTable, filterChoice, pairChoice, readChoice } from "./comparator/counts";
-import { mapSection } from "./comparator/map";
-import { promptsSection } from "./comparator/prompts";
+import { mapSection, separationNote } from "./comparator/map";
+import { exampleChoice, promptsSection } from "./comparator/prompts";
 import { selectionBar } from "./comparator/selection";
 import type { State } from "./comparator/state";
 import { featureTable } from "./comparator/table";
 import { viewOf } from "./comparator/view";
-import { h, number, setText } from "./dom";
+import { h, number } from "./dom";
 import { widget } from "./host";
 import { statusBar } from "./ui/status";
 
@@ -44,26 +44,16 @@ export default widget<State>("FeatureComparator", (root, host) => {
     h("section", { "aria-label": "Features" }, table.element),
     mapSection(host, view),
   );
-  const title = h("h2", null, "Compare features");
-  const sets = h("span", { class: "sw-soft" });
-  view.onRows(() => {
-    const found = view.shown()?.table;
-    setText(
-      sets,
-      found ? `${found.prompts[0]} and ${found.prompts[1]} prompts, ${found.ids.length} features fire` : "",
-    );
-  });
   root.append(
-    h("header", { class: "sw-head" }, title, sets),
-    promptsSection(host, view),
-    pointed,
+    h("header", { class: "sw-head" }, h("h2", null, "Compare features"), exampleChoice(host)),
+    promptsSection(host, view, pointed),
     h(
       "div",
       { class: "sw-panel fc-overview" },
       countsTable(host, view),
       h("div", { class: "sw-stack" }, readChoice(host), pairChoice(view)),
     ),
-    h("div", { class: "sw-panel sw-stack" }, filterChoice(view), results),
+    h("div", { class: "sw-panel sw-stack" }, filterChoice(view), results, separationNote(host, view)),
     selectionBar(host, view),
     statusBar(host),
   );

@@ -69,7 +69,7 @@ def prompt_pairs() -> list[PromptPair]:
         ("number words", "weekdays", "Two successor sequences, one for one."),
         ("number words", "Spanish number words", "One sequence in two languages."),
     )
-    pairs = [PromptPair(f"{a} / {b}", about, *map(tuple, analogues(a, b))) for a, b, about in sequences]  # type: ignore[arg-type]
+    pairs = [PromptPair(f"{a} / {b}", about, *map(tuple, analogues(a, b))) for a, b, about in sequences]
     pairs += [
         PromptPair(name, about, tuple(map(a.format, words)), tuple(map(b.format, words)))
         for name, about, (a, b), words in _FRAMES

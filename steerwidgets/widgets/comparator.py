@@ -57,11 +57,11 @@ class FeatureComparator(StudyWidget):
     vector = t.Instance(SteeringVector)
     selection = t.Instance(FeatureSet)
 
-    _examples = t.List().tag(sync=True)
+    _examples: Any = t.List().tag(sync=True)
     _features = t.Dict().tag(sync=True)
     _table = t.Dict().tag(sync=True)
     _strips = t.Dict().tag(sync=True)
-    _separation = t.List().tag(sync=True)
+    _separation: Any = t.List().tag(sync=True)
     _map = t.Dict().tag(sync=True)
     _vector = t.Dict().tag(sync=True)
 

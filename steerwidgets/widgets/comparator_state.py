@@ -83,22 +83,16 @@ def separations(comparisons: Iterable[FeatureComparison]) -> list[dict[str, Any]
     """The separation test of each: its figures, or why there are none."""
     found = []
     for comparison in comparisons:
-        one = {"k": comparison.k, "n": [len(comparison.only_a), len(comparison.only_b)], "why": ""}
+        one: dict[str, Any] = {"k": comparison.k, "n": [len(comparison.only_a), len(comparison.only_b)], "why": ""}
         try:
             test = comparison.separation()
         except ValueError as error:
-            found.append({**one, "why": str(error)})
+            one["why"] = str(error)
         else:
-            permutations = len(test.null)
-            found.append(
-                {
-                    **one,
-                    "score": finite(test.score),
-                    "null": finite(float(np.quantile(test.null, 0.95))),
-                    "p": test.p_value,
-                    "permutations": permutations,
-                }
-            )
+            # `null` is what 95 % of the permutations stay below.
+            one |= {"score": finite(test.score), "null": finite(float(np.quantile(test.null, 0.95)))}
+            one |= {"p": test.p_value, "permutations": len(test.null)}
+        found.append(one)
     return found
 
 

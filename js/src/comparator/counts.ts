@@ -136,7 +136,7 @@ export function filterChoice(view: View): HTMLElement {
   const items = FILTERS.map((filter) => {
     const radio = h("input", { type: "radio", name, on: { change: () => view.show(filter) } });
     const count = h("span", { class: "fc-n" });
-    const words = filter === "all" ? "All that fire" : sentence(NAMES[filter]);
+    const words = filter === "all" ? "All" : sentence(NAMES[filter]);
     return { filter, radio, count, label: h("label", null, radio, filter !== "all" && glyph(filter), words, count) };
   });
   view.onRows(() => {

@@ -51,7 +51,7 @@ export function mapSection(host: ComparatorHost, view: View): HTMLElement {
     return { value, input, label: h("label", null, input, text) };
   };
   const kinds = [radio("pca", "PCA"), radio("umap", "UMAP")];
-  const state = h("span", { class: "sw-soft", role: "status" });
+  const state = h("p", { class: "sw-soft fc-caption", role: "status" });
 
   function place(): void {
     const positions = host.get("_map");
@@ -69,8 +69,12 @@ export function mapSection(host: ComparatorHost, view: View): HTMLElement {
       umap: `UMAP by cosine, seed ${seed}`,
     }[kind];
     const ready = kind === "pca" && positions.umap && !chosen ? "UMAP is ready." : "";
-    const now = positions.pca ? [words, busy ? "UMAP is being made" : ready] : [busy ? "Positions are being made" : ""];
-    setText(state, error ? `${words}. ${error}` : now.filter(Boolean).join(" · "));
+    const fire = view.shown()?.table.ids.length ?? 0;
+    const dots = `${view.features().count.toLocaleString("en")} decoder rows, of which ${fire} fire here.`;
+    const now = positions.pca
+      ? [`${words}: ${dots}`, busy ? "UMAP is being made." : ready]
+      : ["Positions are being made."];
+    setText(state, [...now, error].filter(Boolean).join(" "));
     if (placed === positions[kind]) return;
     placed = positions[kind];
     map.place(unpack(positions[kind]) as Float32Array);
@@ -96,22 +100,18 @@ export function mapSection(host: ComparatorHost, view: View): HTMLElement {
   view.onRows(mark);
   view.onFocus(() => map.hover(view.focus()));
 
-  const caption = h("p", { class: "sw-soft fc-caption" });
-  view.onRows(() => {
-    const all = view.features().count;
-    const fire = view.shown()?.table.ids.length ?? 0;
-    setText(
-      caption,
-      all ? `Each of the ${all.toLocaleString("en")} dots is a decoder row; ${fire} of them fire here.` : "",
-    );
-  });
+  view.onRows(place);
   return h(
     "section",
     { class: "sw-stack", "aria-label": "Map" },
-    h("div", { class: "sw-tools" }, h("fieldset", { class: "sw-choice", "aria-label": "Positions" }, ...kinds.map((k) => k.label)), map.tools, state), // biome-ignore format: one line
+    h(
+      "div",
+      { class: "sw-tools" },
+      h("fieldset", { class: "sw-choice", "aria-label": "Positions" }, ...kinds.map((k) => k.label)),
+      map.tools,
+    ),
     map.element,
-    caption,
-    separationNote(host),
+    state,
   );
 }
 
@@ -132,13 +132,13 @@ export function separationWords(tests: readonly Separation[], k: number | null):
   );
 }
 
-function separationNote(host: ComparatorHost): HTMLElement {
+export function separationNote(host: ComparatorHost, view: View): HTMLElement {
   const words = h("p", { "aria-live": "polite" });
   host.watch(["_separation", "k"], () => setText(words, separationWords(host.get("_separation"), host.get("k"))));
-  return h(
-    "div",
-    { class: "fc-separation" },
-    words,
-    h("p", { class: "sw-soft" }, "The map itself is no evidence: eyes find clusters anywhere."),
-  );
+  const whole = h("span", { hidden: true }, "The test is of all prompts, not of those looked at. ");
+  view.onRows(() => {
+    whole.hidden = view.pair() === null;
+  });
+  const caution = h("p", { class: "sw-soft" }, whole, "The map itself is no evidence: eyes find clusters anywhere.");
+  return h("div", { class: "sw-stack" }, words, caution);
 }

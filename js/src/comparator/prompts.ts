@@ -3,7 +3,7 @@
 import { h, setText, uid } from "../dom";
 import { glyph } from "./glyph";
 import { ONLY_A, ONLY_B } from "./groups";
-import type { ComparatorHost, Example } from "./state";
+import type { ComparatorHost } from "./state";
 import { stripsOf } from "./strips";
 import type { View } from "./view";
 
@@ -24,7 +24,7 @@ export function asPrompts(text: string): string[] {
     .map((line) => line.replaceAll(BREAK, "\n"));
 }
 
-export function promptsSection(host: ComparatorHost, view: View): HTMLElement {
+export function promptsSection(host: ComparatorHost, view: View, pointed: HTMLElement): HTMLElement {
   const { live } = host;
   let editing = false;
   const sides = (["a", "b"] as const).map((key, set) => {
@@ -69,10 +69,6 @@ export function promptsSection(host: ComparatorHost, view: View): HTMLElement {
   });
   const cancel = h("button", { type: "button", on: { click: () => leave() } }, "Cancel");
   const hint = h("span", { class: "sw-soft" }, `One prompt a line; ${BREAK} is a line break within one.`);
-  const examples = exampleChoice(host, ({ a, b }) => {
-    host.set({ a, b });
-    open(false);
-  });
 
   const drafts = () => sides.map(({ field }) => asPrompts(field.value));
   const committed = () => sides.map(({ key }) => host.get(key));
@@ -118,6 +114,7 @@ export function promptsSection(host: ComparatorHost, view: View): HTMLElement {
     }
     edit.hidden = now;
     cancel.hidden = hint.hidden = !now;
+    pointed.hidden = now;
     check();
     if (now) sides[0]?.field.focus();
   }
@@ -138,7 +135,7 @@ export function promptsSection(host: ComparatorHost, view: View): HTMLElement {
     "section",
     { "aria-label": "Prompts" },
     h("div", { class: "sw-columns two" }, ...sides.map((side) => side.element)),
-    h("div", { class: "sw-row fc-actions" }, compare, edit, cancel, hint, examples),
+    h("div", { class: "sw-row fc-actions" }, compare, edit, cancel, hint, pointed),
   );
   element.addEventListener("keydown", (event) => {
     if (!editing || !(event.target instanceof HTMLTextAreaElement)) return;
@@ -167,12 +164,13 @@ export function promptsSection(host: ComparatorHost, view: View): HTMLElement {
   return element;
 }
 
-function exampleChoice(host: ComparatorHost, choose: (example: Example) => void): HTMLElement {
+/** The shipped pairs of prompt sets. */
+export function exampleChoice(host: ComparatorHost): HTMLElement {
   const select = h("select", { disabled: !host.live, title: host.live ? null : NEEDS_MODEL });
   const same = (one: readonly string[], other: readonly string[]) => JSON.stringify(one) === JSON.stringify(other);
   select.addEventListener("change", () => {
     const example = host.get("_examples")[Number(select.value)];
-    if (example) choose(example);
+    if (example) host.set({ a: example.a, b: example.b });
   });
   host.watch(["a", "b", "_examples"], () => {
     const examples = host.get("_examples");
@@ -183,5 +181,5 @@ function exampleChoice(host: ComparatorHost, choose: (example: Example) => void)
     );
     select.value = String(at);
   });
-  return h("label", { class: "fc-examples" }, "Example", select);
+  return h("label", { class: "fc-example" }, "Example", select);
 }

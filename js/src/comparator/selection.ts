@@ -44,7 +44,7 @@ export function selectionBar(host: ComparatorHost, view: View): HTMLElement {
     vector.replaceChildren(
       h("span", { class: "sw-soft" }, "Vector "),
       h("strong", { title: made.name }, made.name),
-      h("span", { class: "sw-soft" }, now ? ` ${about}` : ` ${about}; not what is shown now`),
+      h("span", { class: "sw-soft" }, now ? ` ${about}` : ` ${about}; made before the last change`),
     );
   }
 

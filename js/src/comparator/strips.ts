@@ -150,7 +150,7 @@ export function stripsOf(host: ComparatorHost, view: View, set: 0 | 1): HTMLElem
     for (const [n, { button }] of rows.entries()) {
       const now = chosen === n;
       button.setAttribute("aria-pressed", String(now));
-      const name = now ? "Show all prompts again" : `Look at prompt ${n + 1} alone`;
+      const name = now ? `Prompt ${n + 1} alone; show all again` : `Prompt ${n + 1}: look at it alone`;
       button.setAttribute("aria-label", name);
       button.title = name;
       button.closest("li")?.classList.toggle("chosen", now);

@@ -59,7 +59,7 @@ export function featureTable(host: ComparatorHost, view: View): FeatureTable {
       tip: "Cliff's delta over prompts: 1 where every prompt of A fires more than every one of B, −1 the other way",
       kind: "number",
       value: statistic((t) => t.effect),
-      from: 450,
+      from: 520,
     },
     {
       key: "q",
@@ -69,7 +69,7 @@ export function featureTable(host: ComparatorHost, view: View): FeatureTable {
       down: false,
       value: statistic((t) => t.q),
       cell: (row) => probability(table().q[row] as number),
-      from: 510,
+      from: 560,
     },
     {
       key: "p",
@@ -89,7 +89,7 @@ export function featureTable(host: ComparatorHost, view: View): FeatureTable {
         kind: "number",
         value: statistic((t) => t.freq[set]),
         cell: frequency(set),
-        from: 640,
+        from: 700,
       }),
     ),
     {
@@ -102,7 +102,7 @@ export function featureTable(host: ComparatorHost, view: View): FeatureTable {
         const score = view.features().score(id(row));
         return score === null ? "–" : score.toFixed(2);
       },
-      from: 580,
+      from: 620,
     },
   ];
 

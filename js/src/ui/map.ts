@@ -84,6 +84,8 @@ export function pointMap(options: MapOptions): PointMap {
   let marked: number[] = [];
   let selected: ReadonlySet<number> = new Set();
   let hovered: number | null = null;
+  // Pointed at here, and not where else the point is shown: then its name is read there.
+  let own = false;
   let lasso: [number, number][] | null = null;
   let dragging: "move" | "lasso" = "move";
   // Zoom, and how far the middle is off, in CSS pixels.
@@ -125,8 +127,8 @@ export function pointMap(options: MapOptions): PointMap {
   }
 
   function showTip(place: Place): void {
-    tip.hidden = hovered === null || lasso !== null;
-    if (hovered === null) return;
+    tip.hidden = hovered === null || lasso !== null || !own;
+    if (hovered === null || tip.hidden) return;
     const [title, line] = options.about(hovered);
     tip.replaceChildren(h("strong", null, title), h("span", null, line));
     const [x, y] = where(xy, place, hovered);
@@ -150,9 +152,10 @@ export function pointMap(options: MapOptions): PointMap {
     moved();
   }
 
-  function hover(point: number | null): void {
+  function hover(point: number | null, here: boolean): void {
     if (hovered === point) return;
     hovered = point;
+    own = here;
     redraw();
   }
 
@@ -185,6 +188,7 @@ export function pointMap(options: MapOptions): PointMap {
     const move = (event: PointerEvent) => {
       far ||= Math.hypot(event.clientX - x, event.clientY - y) > 4;
       if (!far) return;
+      hover(null, true);
       if (drawing) {
         lasso ??= [[x - box.left, y - box.top]];
         lasso.push([event.clientX - box.left, event.clientY - box.top]);
@@ -250,7 +254,7 @@ export function pointMap(options: MapOptions): PointMap {
       view = { ...view, x: view.x + size.width / 2 - x, y: view.y + size.height / 2 - y };
       moved();
     }
-    hover(point);
+    hover(point, true);
     options.onHover(point);
     setText(said, `${options.about(point).join(", ")}${selected.has(point) ? ", selected" : ""}`);
   }
@@ -278,7 +282,7 @@ export function pointMap(options: MapOptions): PointMap {
     const point = under(last);
     frame.classList.toggle("over", point !== null && kinds[point] !== PLAIN);
     if (point === hovered) return;
-    hover(point);
+    hover(point, true);
     options.onHover(point);
   });
   frame.addEventListener("pointermove", (event) => {
@@ -287,12 +291,12 @@ export function pointMap(options: MapOptions): PointMap {
   });
   frame.addEventListener("pointerleave", () => {
     last = null;
-    hover(null);
+    hover(null, true);
     options.onHover(null);
   });
   frame.addEventListener("blur", () => {
     if (last) return;
-    hover(null);
+    hover(null, true);
     options.onHover(null);
   });
   frame.addEventListener("keydown", onKey);
@@ -334,7 +338,7 @@ export function pointMap(options: MapOptions): PointMap {
       for (let point = 0; point < kinds.length; point++) if (kinds[point] !== PLAIN) marked.push(point);
       moved();
     },
-    hover,
+    hover: (point) => hover(point, false),
   };
 }
 

@@ -58,7 +58,7 @@ export function paintPoints(
   context.putImageData(image, 0, 0);
 
   const radius = ratio * (points.marked.length > 400 ? 2.6 : 3.8) * Math.min(1.6, zoom ** 0.25);
-  context.fillStyle = css(colour("--sw-soft"));
+  context.fillStyle = css(colour("--sw-edge"));
   for (const point of points.marked)
     if (points.kinds[point] === FAINT) trace(context, where(points.xy, place, point), "disc", radius * 0.45, "fill");
   context.strokeStyle = css(ground);
@@ -75,15 +75,17 @@ export function paintTop(
   context: Canvas,
   points: Points,
   place: Place,
-  selected: Iterable<number>,
+  selected: ReadonlySet<number>,
   hovered: number | null,
   lasso: Line | null,
   colour: (name: string) => Colour,
 ): void {
-  context.lineWidth = 2;
+  // Many rings would hide what they are round.
+  const few = selected.size <= 40;
+  context.lineWidth = few ? 2 : 1.2;
   context.strokeStyle = css(colour("--sw-ink"));
   for (const point of selected)
-    if (point < points.kinds.length) trace(context, where(points.xy, place, point), "disc", 6.5, "stroke");
+    if (point < points.kinds.length) trace(context, where(points.xy, place, point), "disc", few ? 6.5 : 4.6, "stroke");
   const accent = colour("--sw-accent");
   context.strokeStyle = css(accent);
   if (hovered !== null) {
