@@ -8,7 +8,7 @@ post-norms, and GPT-NeoX has no `hook_resid_mid`, since attention and MLP run in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from steerwidgets.core.hooks import HookPoint
@@ -91,6 +91,8 @@ LAYOUTS: dict[str, Layout] = {
     "qwen3": _LLAMA,
     "gemma2": _GEMMA,
     "gemma3_text": _GEMMA,
+    # From 4B on, Gemma 3 is a model of text and images.
+    "gemma3": replace(_GEMMA, blocks="model.language_model.layers"),
     "gpt_neox": _NEOX,
 }
 

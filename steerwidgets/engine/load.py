@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.label_files import read_labels
 from steerwidgets.core.labels import Labels
-from steerwidgets.engine import bundled
+from steerwidgets.engine import bundled, transformer_lens
 from steerwidgets.engine.health import health_of
 from steerwidgets.engine.model import Preset, SteeredModel
 from steerwidgets.engine.saes import load_sae
@@ -40,8 +40,8 @@ def load(
 
     Args:
         model: None for the embedded default (SmolLM2-135M-Instruct and the bundled SAE); a Hugging Face id or
-            folder; or a loaded Hugging Face module, which is put in evaluation mode, and moved if `device` or
-            `dtype` say so.
+            folder; a loaded Hugging Face module, which is put in evaluation mode, and moved if `device` or
+            `dtype` say so; or a model of TransformerLens, whose Hugging Face module is then used (`unwrapped`).
         sae: a SAELens `release/sae_id`, a folder in SAELens' format, an SAE object, or None for the model
             alone. Left out, the embedded default brings its own and other models have none.
         hook: where to read and steer by default; the SAE's hook point if left out.
@@ -77,17 +77,40 @@ def load(
             sae = bundled.SAE_FOLDER
             labels = labels or Labels.load(bundled.SAE_FOLDER / "labels.json.gz")
     else:
+        if transformer_lens.is_lens(model):
+            tokenizer = tokenizer or model.tokenizer
+            model = transformer_lens.unwrapped(model)
         name = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") or "model"
     loaded = load_sae(None if sae is _UNSET else sae)
     lm = _language_model(model, tokenizer, device, dtype, remote)
     traces = Traces(lm, remote)
     steered = SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
     steered.origin = origin
-    if check and loaded is not None and remote is False:
-        steered.health = health_of(lm._module, lm.tokenizer, loaded.hook, loaded)
-        if steered.health.level != "green":
-            warnings.warn(f"The SAE {loaded.name!r} is {steered.health}", stacklevel=2)
-    return steered
+    return _checked(steered, check)
+
+
+def with_sae(model: SteeredModel, sae: Any, labels: Any = None, check: bool = True) -> SteeredModel:
+    """Another `SteeredModel` on the same weights and traces, with its own SAE and labels; None for no SAE.
+
+    Raises:
+        ValueError: as `load`, for the SAE.
+    """
+    texts = None if labels is None else read_labels(labels)
+    loaded = load_sae(sae)
+    other = SteeredModel(model.traces, model.tokenizer, loaded, None, texts, model.preset, model.name)
+    named = json.dumps(str(sae)) if isinstance(sae, str | Path) else "None" if sae is None else "sae"
+    other.origin = f"{model.origin}.with_sae({named})"
+    return _checked(other, check)
+
+
+def _checked(model: SteeredModel, check: bool) -> SteeredModel:
+    """The model, its SAE checked where the weights are here; the warning points at whoever called the caller."""
+    sae, traces = model.sae, model.traces
+    if check and sae is not None and traces.remote is False:
+        model.health = health_of(traces.lm._module, model.tokenizer, sae.hook, sae)
+        if model.health.level != "green":
+            warnings.warn(f"The SAE {sae.name!r} is {model.health}", stacklevel=3)
+    return model
 
 
 def _origin(model: Any, sae: Any, **options: Any) -> str:

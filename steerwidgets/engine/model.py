@@ -21,6 +21,8 @@ from steerwidgets.engine.traces import PlacedEdit, Traces
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from steerwidgets.engine.transformer_lens import Agreement
+
 Read = Literal["last", "mean"] | int
 # Attention sinks besides the first token carry norms of 30 to 160 times the median; ordinary tokens stay
 # below 3 times.
@@ -106,6 +108,22 @@ class SteeredModel:
     def __repr__(self) -> str:
         sae = f"{self.sae.name} ({self.sae.d_sae} features)" if self.sae is not None else "none"
         return f"SteeredModel({self.name}, hook={self.hook}, sae={sae}, where={self.where})"
+
+    def with_sae(self, sae: Any, labels: Any = None, check: bool = True) -> SteeredModel:
+        """The same model, its weights shared, with another SAE; `sae`, `labels` and `check` as in `sw.load`."""
+        from steerwidgets.engine.load import with_sae
+
+        return with_sae(self, sae, labels, check)
+
+    def check_against_transformer_lens(self, prompts: Prompts, **options: Any) -> Agreement:
+        """Every hook point and the logits beside TransformerLens', with what differs most.
+
+        Options (`engine.transformer_lens.compare`): hooks, interventions, against (a model of TransformerLens that
+        you have; default one made of this model's weights, unprocessed), tolerance.
+        """
+        from steerwidgets.engine.transformer_lens import compare
+
+        return compare(self, prompts, **options)
 
     def batch(self, prompts: Prompts) -> Batch:
         """Prompts as one left-padded batch."""
