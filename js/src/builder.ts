@@ -5,28 +5,30 @@ import { featurePanel } from "./builder/features";
 import { numberPanel } from "./builder/numbers";
 import { recipePanel } from "./builder/recipe";
 import { sourcePanel } from "./builder/source";
-import type { State } from "./builder/state";
+import type { Construction, State } from "./builder/state";
 import { weightStore } from "./builder/weights";
 import { tokenPanel } from "./builder/words";
-import { h, setText } from "./dom";
+import { focused, h, setText } from "./dom";
 import { widget } from "./host";
 import { statusBar } from "./ui/status";
 
 export default widget<State>("VectorBuilder", (root, host) => {
   const store = weightStore(host);
+  const source = sourcePanel(host);
   const name = h("input", { type: "text", disabled: !host.live, spellcheck: "false", autocomplete: "off" });
   name.addEventListener("change", () => host.set({ name: name.value.trim() }));
   const empty = h("p", { class: "sw-soft sw-build-empty" });
+  const body = h(
+    "div",
+    { class: "sw-build-body sw-panel" },
+    featurePanel(host, store),
+    h("div", { class: "sw-build-side" }, numberPanel(host, store), tokenPanel(host)),
+  );
   const made = h(
     "div",
     { class: "sw-build-made" },
     h("div", { class: "sw-panel" }, decompositionPanel(host)),
-    h(
-      "div",
-      { class: "sw-build-body sw-panel" },
-      featurePanel(host, store),
-      h("div", { class: "sw-build-side" }, numberPanel(host, store), tokenPanel(host)),
-    ),
+    body,
     recipePanel(host, store),
   );
   root.append(
@@ -34,22 +36,34 @@ export default widget<State>("VectorBuilder", (root, host) => {
       "header",
       { class: "sw-head" },
       h("h2", null, "Vector builder"),
-      h("span", { class: "sw-soft" }, "Make a vector, see what it is made of, weigh its features"),
-      h("label", { class: "sw-build-field" }, "Name", name),
+      h("span", { class: "sw-soft" }, "Make a vector and see what it is made of"),
+      h(
+        "div",
+        { class: "sw-row sw-build-name-row" },
+        h("label", { class: "sw-build-field" }, "Name", name),
+        source.open,
+      ),
     ),
-    sourcePanel(host),
+    source.element,
     empty,
     made,
     statusBar(host),
   );
-  host.watch(["_made", "_source", "_status", "name"], () => {
+  host.watch(["_made", "_features", "_status", "construction", "name"], () => {
     const there = Boolean(host.get("_made").name);
     made.hidden = !there;
-    const busy = ["running", "queued", "idle"].includes(host.get("_status").phase);
-    empty.hidden = there || busy;
-    const wanting = host.get("_source").wanting ?? "";
-    setText(empty, wanting ? `No vector yet: ${wanting}` : "");
+    body.classList.toggle("plain", !host.get("_features").total);
+    empty.hidden = there || host.get("_status").phase !== "done";
+    setText(empty, `No vector yet. ${WANTING[host.get("construction")]}`);
     name.placeholder = host.get("_made").name ?? "";
-    if (name !== (name.getRootNode() as Document | ShadowRoot).activeElement) name.value = host.get("name");
+    if (name !== focused(name)) name.value = host.get("name");
   });
 });
+
+const WANTING: Record<Construction, string> = {
+  "as given": "Choose another start, or import a vector.",
+  "residual mean": "Write source prompts above, or import a vector.",
+  "SAE mean": "Write source prompts above, or import a vector.",
+  "PCA of differences": "Write pairs of source prompts above, or import a vector.",
+  features: "Name some features above, by their ids.",
+};

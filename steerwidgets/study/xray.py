@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from math import comb
-from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -23,11 +22,13 @@ from steerwidgets.study.recipes import NotReplayable, Recipe, Replayer, contrast
 
 # Decompositions that have a number of features to choose.
 METHODS: tuple[Method, ...] = ("sparse", "nonnegative", "projection")
+PUBLISHED: Method = "published"
 # As far as the curves of remainders go.
 LONGEST = 64
 # More source prompts than these tell no more about the length of the stream.
 PROMPTS = 64
 SPLITS = 100
+TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def why_no_features(model: SteeredModel, vector: SteeringVector) -> str | None:
 def decompositions(model: SteeredModel, vector: SteeringVector, k: int) -> dict[Method, SteeringVector]:
     """The vector decomposed in every way, without the remainders; `k` is lowered where the model is smaller."""
     k = _most(model, k)
-    return {method: vector.decompose(model, method, k) for method in get_args(Method)}
+    return {method: vector.decompose(model, method, k) for method in (*METHODS, PUBLISHED)}
 
 
 def residual_norm(model: SteeredModel, hook: HookPoint, prompts: Sequence[str] = ()) -> ResidualNorm:
@@ -164,7 +165,9 @@ def residual_norm(model: SteeredModel, hook: HookPoint, prompts: Sequence[str] =
     chosen = list(prompts[:PROMPTS]) or list(HEALTH_TEXT)
     text = f"the {len(chosen)} source prompts" if prompts else f"{len(chosen)} fixed sentences"
     norms = []
-    for _, part in model.batch(chosen).chunks(MAX_TOKENS):
+    # Fixed sentences are cut where a small model would not read on.
+    ids = [model.token_ids(prompt)[: None if prompts else TOKENS] for prompt in chosen]
+    for _, part in model.pad(ids).chunks(MAX_TOKENS):
         x = model.traces.capture(part, hook).cpu()
         norms.append(x.norm(dim=-1)[~model.sinks(part, x, hook)])
     found = torch.cat(norms)

@@ -206,13 +206,18 @@ class VectorBuilder(StudyWidget):
         weights = {int(i): weight for i, weight in self.weights.items()}
         self._publish(_source=self._source_state())
         if self._seen is None or self._seen[0] != key:
-            start = self._start_vector(job)
-            if start is None:
-                self._built = self._seen = None
-                self._publish(_features={}, _xray={}, _cosines=[], _tokens={}, _made={})
-                return
-            job.report(2, 4, "X-ray")
-            self._seen = (key, start, self._look(start))
+            self._built = self._seen = None
+            try:
+                start = self._start_vector(job)
+                if start is not None:
+                    job.report(2, 4, "X-ray")
+                    self._seen = (key, start, self._look(start))
+            finally:
+                # A vector of other inputs than those on show would be taken for theirs.
+                if self._seen is None:
+                    self._publish(_features={}, _xray={}, _cosines=[], _tokens={}, _made={})
+        if self._seen is None:
+            return
         _, start, seen = self._seen
         job.check()
         written = seen.written if seen.written is not None else start
@@ -225,7 +230,7 @@ class VectorBuilder(StudyWidget):
             _xray=xray_state(seen, self._most()),
             _cosines=cosines_state(written, self.others),
             _tokens=tokens_state(self.model, made),
-            _made=self._made_state(start, made),
+            _made=self._made_state(start, written, made),
         )
         self._make("vector", made)
 
@@ -286,7 +291,7 @@ class VectorBuilder(StudyWidget):
             return self._coefficients.get(feature, 1.0)
         # Labels measure activations in lengths of the stream: times the row's norm.
         row = self.model.need_sae("features").W_dec[feature]
-        return (known(feature).largest or 1.0) / max(float(row.norm()), 1e-12)
+        return float(f"{(known(feature).largest or 1.0) / max(float(row.norm()), 1e-12):.4g}")
 
     def _prompts(self) -> tuple[list[str], list[str], bool] | None:
         """Source prompts: the widget's own, else those of the vector it starts from."""
@@ -325,13 +330,11 @@ class VectorBuilder(StudyWidget):
             "imported": self._upload[0] if self._upload else None,
             "positive": prompts[0] if prompts else [],
             "negative": prompts[1] if prompts else [],
-            "own": bool(self.positive),
             "labels": [str(self.model.labels.get(i, "")) for i in self.feature_ids],
-            "wanting": self._wanting(),
             "hooks": list(dict.fromkeys([self.hook, *(f"blocks.{i}.hook_resid_post" for i in layers)])),
         }
 
-    def _made_state(self, start: SteeringVector, made: SteeringVector) -> dict[str, Any]:
+    def _made_state(self, start: SteeringVector, written: SteeringVector, made: SteeringVector) -> dict[str, Any]:
         try:
             code = vars(as_code(made, self.model))
         except ValueError as error:
@@ -340,6 +343,7 @@ class VectorBuilder(StudyWidget):
         return {
             "name": made.name,
             "hook": str(made.hook),
+            "norm": written.norm,
             "method": ("own" if start.coefficients is not None else "sparse") if own else self.decomposition,
             "has_own": start.coefficients is not None,
             "why": why_no_features(self.model, start),

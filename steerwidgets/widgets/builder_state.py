@@ -45,7 +45,6 @@ def features_state(
         "products": packed(parts @ parts.T),
         "with_vector": packed(parts @ written.direction),
         "with_others": packed(beside @ parts.T),
-        "norm": written.norm,
         "total": len(table),
         "rest": float(table.share.drop(table.index[shown]).sum()),
         "left": 1 - float(table.share.sum()),

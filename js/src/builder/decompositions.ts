@@ -23,7 +23,7 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
       h(
         "tr",
         null,
-        h("th", { scope: "col" }, "Written in features"),
+        h("th", { scope: "col" }, "Written as"),
         h("th", { scope: "col", class: "number" }, "features"),
         h(
           "th",
@@ -127,7 +127,7 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
       include: [0, 1],
       format: percent,
       read: (at) =>
-        `${at} features leave ${lines.map(({ name, y }) => `${percent(y[at])} (${name.toLowerCase()})`).join(", ")}`,
+        `left by ${at} features: ${lines.map(({ name, y }) => `${percent(y[at])} ${name.toLowerCase()}`).join(", ")}`,
     });
     curves.mark(choosable ? Math.min(most, host.get("k")) : null);
   });

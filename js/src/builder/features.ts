@@ -44,7 +44,7 @@ export function featurePanel(host: Host<State>, store: Store): HTMLElement {
     "div",
     { class: "sw-build-head", "aria-hidden": "true" },
     h("span", null, "Feature"),
-    h("span", { class: "number", title: "In the SAE's activation units" }, "coefficient"),
+    h("span", { class: "number", title: "In the SAE's activation units" }, "coeff."),
     h(
       "span",
       {
@@ -54,8 +54,8 @@ export function featurePanel(host: Host<State>, store: Store): HTMLElement {
       },
       "share",
     ),
-    ...["sparse", "non-neg.", "projection"].map((name) =>
-      h("span", { class: "number wide", title: `Coefficient in the ${name} decomposition` }, name),
+    ...Object.entries({ sparse: "sparse", "non-negative": "non-neg.", projection: "proj." }).map(([name, short]) =>
+      h("span", { class: "number wide", title: `Coefficient in the ${name} decomposition` }, short),
     ),
     h("span", null, "weight"),
   );

@@ -14,10 +14,10 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
   };
   const norm = fact("Norm", "Euclidean length of the direction");
   const ratio = fact(
-    "Of the residual norm",
+    "In residual norms",
     "The vector's norm, in median norms of the residual stream at its hook point",
   );
-  const cosine = fact("Cosine, unweighed", "With the vector as it was before its features were weighed");
+  const cosine = fact("Cosine with the unweighed", "With the vector as it was before its features were weighed");
   const halves = fact("Halves agree", "Cosine between the vectors that two random halves of the source prompts give");
   const facts = h("dl", { class: "sw-build-facts" }, ...[norm, ratio, cosine, halves].flatMap(({ nodes }) => nodes));
   const list = h("ul", { class: "sw-build-cosines", "aria-label": "Cosines with other vectors" });
@@ -30,6 +30,7 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
     setText(norm.value, number(now?.norm, 1));
     setText(ratio.value, residual && now ? number(now.norm / residual.median) : "–");
     setText(cosine.value, number(now?.cosine, 3));
+    for (const node of cosine.nodes) node.hidden = !host.get("_features").total;
     now?.others.forEach((value, n) => {
       const { bar, text } = bars[n] ?? {};
       if (!bar || !text) return;

@@ -71,7 +71,7 @@ export function recipePanel(host: Host<State>, store: Store): HTMLElement {
     const text = made.code?.[kind] ?? "";
     if (code.value !== text) {
       code.value = text;
-      code.rows = Math.min(24, text.split("\n").length + 1);
+      code.rows = Math.min(14, text.split("\n").length + 1);
       setText(said, "");
     }
     const needs = made.code?.file;
@@ -85,17 +85,22 @@ export function recipePanel(host: Host<State>, store: Store): HTMLElement {
   });
   return h(
     "div",
-    { class: "sw-stack sw-panel" },
-    h("h3", null, "Recipe"),
-    sentence,
-    stale,
-    h("details", null, h("summary", null, "Recipe as JSON"), json),
+    { class: "sw-panel sw-build-recipe" },
     h(
-      "details",
-      null,
-      h("summary", null, "Copy as code"),
-      h("div", { class: "sw-stack" }, h("div", { class: "sw-row" }, choice, copy, said), file, code),
+      "section",
+      { class: "sw-stack", "aria-label": "Recipe" },
+      h("h3", null, "Recipe"),
+      sentence,
+      stale,
+      h("div", { class: "sw-row" }, save),
+      h("details", null, h("summary", null, "Recipe as JSON"), json),
     ),
-    h("div", { class: "sw-row" }, save),
+    h(
+      "section",
+      { class: "sw-stack", "aria-label": "Copy as code" },
+      h("div", { class: "sw-row" }, h("h3", null, "Copy as code"), choice, copy, said),
+      code,
+      file,
+    ),
   );
 }

@@ -1,6 +1,6 @@
 /** What the vector is made from: a vector, prompts or features; and how. */
 
-import { h, setText, uid } from "../dom";
+import { focused, h, setText, uid } from "../dom";
 import type { Host } from "../host";
 import type { Construction, State } from "./state";
 import { sendFile } from "./upload";
@@ -25,7 +25,7 @@ const READS: [string, string][] = [
   ["mean", "mean of tokens"],
 ];
 
-export function sourcePanel(host: Host<State>): HTMLElement {
+export function sourcePanel(host: Host<State>): { element: HTMLElement; open: HTMLElement } {
   const off = !host.live;
   const offTip = off ? "Recorded: making another vector needs the model" : null;
   const select = (label: string, change: (value: string) => void) => {
@@ -120,17 +120,25 @@ export function sourcePanel(host: Host<State>): HTMLElement {
     names,
   );
 
+  /** The prompts in force. The widget's own are here before Python has answered; else they are the vector's. */
+  function prompted(): { positive: string[]; negative: string[]; own: boolean } {
+    const { positive = [], negative = [] } = host.get("_source");
+    const own = host.get("positive").length > 0;
+    return own ? { positive: host.get("positive"), negative: host.get("negative"), own } : { positive, negative, own };
+  }
+
   function commit(): void {
     const [positive, negative] = sides.map(({ area }) => linesOf(area.value)) as [string[], string[]];
-    const now = host.get("_source");
-    if (same(positive, now.positive ?? []) && same(negative, now.negative ?? [])) return;
+    const now = prompted();
+    if (same(positive, now.positive) && same(negative, now.negative)) return;
     // Prompts that change nothing would be a riddle: another set of prompts is another vector.
     const built = host.get("construction");
     const next = built === "as given" || built === "features" ? "residual mean" : built;
     host.set({ positive, negative, construction: next });
   }
 
-  host.watch(["construction", "hook", "read", "paired", "feature_ids", "_source"], () => {
+  host.watch(["construction", "hook", "read", "paired", "feature_ids", "positive", "negative", "_source"], () => {
+    const from = prompted();
     const source = host.get("_source");
     const now = host.get("construction");
     options(
@@ -160,39 +168,39 @@ export function sourcePanel(host: Host<State>): HTMLElement {
       (now === "as given" && source.imported)
     );
     read.label.hidden = !byPrompts;
-    pairs.hidden = !byPrompts || !source.negative?.length;
+    pairs.hidden = !byPrompts || !from.negative.length;
     const imported = source.imported ? `Read from ${source.imported}.` : "";
     setText(note, now === "as given" ? imported : NOTES[now]);
     note.hidden = !note.textContent;
-    const count = (side: readonly string[] | undefined, word: string) => `${side?.length ?? 0} ${word}`;
+    const count = (side: readonly string[], word: string) => `${side.length} ${word}`;
     setText(
       summary,
-      `Source prompts: ${count(source.positive, "positive")}, ${count(source.negative, "negative")}${
-        source.positive?.length && !source.own ? ", from the vector's recipe" : ""
+      `Source prompts: ${count(from.positive, "positive")}, ${count(from.negative, "negative")}${
+        from.positive.length && !from.own ? ", from the vector's recipe" : ""
       }`,
     );
     prompts.hidden = now === "features";
     for (const { key, area } of sides) {
-      const text = (source[key] ?? []).map((prompt) => prompt.replaceAll("\n", "\\n")).join("\n");
-      if (area !== (area.getRootNode() as Document | ShadowRoot).activeElement) area.value = text;
+      const text = from[key].map((prompt) => prompt.replaceAll("\n", "\\n")).join("\n");
+      if (area !== focused(area)) area.value = text;
     }
     chosen.hidden = now !== "features";
-    if (ids !== (ids.getRootNode() as Document | ShadowRoot).activeElement)
-      ids.value = host.get("feature_ids").join(", ");
+    if (ids !== focused(ids)) ids.value = host.get("feature_ids").join(", ");
     setText(names, (source.labels ?? []).filter(Boolean).join("; "));
     // Whoever has nothing yet sees where to begin.
-    if (byPrompts && !source.positive?.length) prompts.open = true;
+    if (byPrompts && source.hooks && !from.positive.length) prompts.open = true;
   });
 
-  return h(
+  const element = h(
     "div",
     { class: "sw-stack" },
-    h("div", { class: "sw-row sw-build-start" }, construction.label, hook.label, read.label, pairs, open, file),
+    h("div", { class: "sw-row sw-build-start" }, construction.label, hook.label, read.label, pairs, file),
     refused,
     note,
     chosen,
     prompts,
   );
+  return { element, open };
 }
 
 export function linesOf(text: string): string[] {

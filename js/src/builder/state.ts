@@ -13,11 +13,7 @@ export interface Source {
   imported?: string | null;
   positive?: string[];
   negative?: string[];
-  /** Whether the prompts are the widget's own, and not the vector's. */
-  own?: boolean;
   labels?: string[];
-  /** What is missing where there is no vector. */
-  wanting?: string;
   hooks?: string[];
 }
 
@@ -33,7 +29,6 @@ export interface Features {
   products?: Packed;
   with_vector?: Packed;
   with_others?: Packed;
-  norm?: number;
   total?: number;
   /** Shares of the features without a slider, and of what no feature expresses. */
   rest?: number;
@@ -73,6 +68,7 @@ export interface Tokens {
 export interface Made {
   name?: string;
   hook?: string;
+  /** Before weighing. */
   norm?: number;
   method?: Method;
   has_own?: boolean;
@@ -108,7 +104,7 @@ export interface State extends CommonState {
 }
 
 export const METHODS: Record<Method, { name: string; tip: string }> = {
-  own: { name: "Own coefficients", tip: "The coefficients that the vector was made with" },
+  own: { name: "Own", tip: "The coefficients that the vector was made with" },
   sparse: {
     name: "Sparse",
     tip: "Matching pursuit with signed coefficients: a difference takes features away as well",

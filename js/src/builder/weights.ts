@@ -33,16 +33,16 @@ export function weightStore(host: Host<State>): Store {
   let table = read();
 
   function read() {
-    const { ids = [], products, with_vector, with_others, norm = 0 } = host.get("_features");
+    const { ids = [], products, with_vector, with_others } = host.get("_features");
     return {
       ids,
-      norm,
+      norm: host.get("_made").norm ?? 0,
       products: unpack(products),
       withVector: unpack(with_vector),
       withOthers: unpack(with_others),
     };
   }
-  host.watch(["_features", "_cosines"], () => {
+  host.watch(["_features", "_cosines", "_made"], () => {
     table = read();
     tell();
   });
