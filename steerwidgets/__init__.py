@@ -13,6 +13,7 @@ _NAMES = {
     "saes": "steerwidgets.engine.registry",
     "read_labels": "steerwidgets.core.label_files",
     "Neuronpedia": "steerwidgets.study.neuronpedia",
+    "export_vector": "steerwidgets.study.vector_files",
     "SteeredModel": "steerwidgets.engine.model",
     "Generation": "steerwidgets.engine.model",
     "HookPoint": "steerwidgets.core.hooks",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from steerwidgets.study.sweep import sweep as sweep
     from steerwidgets.study.tasks import Task as Task
     from steerwidgets.study.tasks import TaskSuite as TaskSuite
+    from steerwidgets.study.vector_files import export_vector as export_vector
     from steerwidgets.study.xray import xray as xray
     from steerwidgets.widgets.builder import VectorBuilder as VectorBuilder
     from steerwidgets.widgets.picker import AblationPicker as AblationPicker

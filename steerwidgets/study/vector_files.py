@@ -1,0 +1,166 @@
+"""Steering vectors written as other tools read them; `import_vector` reads them back."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.vectors import SteeringVector
+
+# What Neuronpedia takes.
+LONGEST, STRONGEST = 24_576, 300.0
+_LAYER_TYPES = {"hook_resid_post": "decoder_block", "hook_attn_out": "self_attn", "hook_mlp_out": "mlp"}
+
+
+def export_vector(
+    vector: SteeringVector | Sequence[SteeringVector],
+    path: str | Path,
+    kind: str | None = None,
+    model: Any = None,
+    multiplier: float = 1.0,
+) -> Path:
+    """Write a vector for another tool.
+
+    | kind | file | how it is used there |
+    |---|---|---|
+    | `repeng` | `.gguf` | repeng and llama.cpp add `direction.L` to the output of block L, at every token |
+    | `neuronpedia` | `.json` | the body of `POST /api/vector/new`; `multiplier` becomes its default strength |
+    | `steering-vectors` | `.pt` | `SteeringVector(**torch.load(path, weights_only=True))` |
+    | `tensor` | `.pt` | the tensor alone, as EasyEdit2 keeps `layer_L.pt` |
+
+    The recipe, the coefficients and the position are not part of these formats: `vector.save` keeps them.
+
+    Args:
+        vector: one vector, or for `repeng` and `steering-vectors` several at different blocks.
+        kind: by the file's ending if left out (`.pt` is then `steering-vectors`).
+        model: a model, or its name, to be written beside the vector; needed by `neuronpedia`, as `gpt2-small`.
+        multiplier: scales the direction; a multiplier of the tools' own comes on top.
+
+    Raises:
+        ValueError: an unknown kind, a hook point or a size that the format cannot say, or vectors that clash.
+
+    Warns:
+        UserWarning: a vector at the output of block 0, which llama.cpp does not take.
+    """
+    vectors = [vector] if isinstance(vector, SteeringVector) else list(vector)
+    if not vectors or not all(isinstance(one, SteeringVector) for one in vectors):
+        raise ValueError("export_vector needs a SteeringVector, or a list of them.")
+    path = Path(path)
+    chosen = kind or _BY_ENDING.get(path.suffix.lower())
+    if chosen not in WRITERS:
+        raise ValueError(
+            f"{f'kind={kind!r}' if kind else path.name} is not known; kinds are {', '.join(WRITERS)}, and "
+            f"endings {', '.join(_BY_ENDING)} (vector.save writes our own .safetensors)."
+        )
+    if len(vectors) > 1 and chosen in ("neuronpedia", "tensor"):
+        raise ValueError(f"a {chosen} file holds one vector; {len(vectors)} were given.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITERS[chosen](vectors, path, getattr(model, "name", model), multiplier)
+    return path
+
+
+def block_output(vector: SteeringVector) -> HookPoint:
+    """The vector's hook point, the input of a block being the output of the one before.
+
+    Raises:
+        ValueError: the input of block 0, which is no block's output.
+    """
+    hook = HookPoint.parse(vector.hook)
+    if hook.site != "hook_resid_pre":
+        return hook
+    if hook.layer == 0:
+        raise ValueError(f"{vector.name!r} is at {hook}, before the first block; these formats begin after it.")
+    return HookPoint(hook.layer - 1, "hook_resid_post")
+
+
+def _by_layer(vectors: Sequence[SteeringVector], multiplier: float) -> tuple[str, dict[int, torch.Tensor]]:
+    """The one site of the vectors, and their directions by layer."""
+    places = [block_output(vector) for vector in vectors]
+    sites = sorted({place.site for place in places})
+    if len(sites) > 1 or len({place.layer for place in places}) < len(places):
+        raise ValueError(
+            f"one file holds one vector a block, all at the same site; given are {', '.join(map(str, places))}."
+        )
+    return sites[0], {
+        p.layer: multiplier * v.direction for p, v in sorted(zip(places, vectors, strict=True), key=_layer)
+    }
+
+
+def _layer(pair: tuple[HookPoint, SteeringVector]) -> int:
+    return pair[0].layer
+
+
+def _repeng(vectors: Sequence[SteeringVector], path: Path, model: str | None, multiplier: float) -> None:
+    import gguf
+
+    site, directions = _by_layer(vectors, multiplier)
+    if site != "hook_resid_post":
+        raise ValueError(
+            f"a control vector is added to the output of a block; {vectors[0].name!r} is at {vectors[0].hook}."
+        )
+    if 0 in directions:
+        warnings.warn(
+            "direction.0 (the output of block 0) is read by repeng, but llama.cpp refuses the file.", stacklevel=3
+        )
+    writer = gguf.GGUFWriter(path, "controlvector")
+    writer.add_string("controlvector.model_hint", str(model or "unknown"))
+    writer.add_uint32("controlvector.layer_count", len(directions))
+    for layer, direction in directions.items():
+        writer.add_tensor(f"direction.{layer}", direction.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _neuronpedia(vectors: Sequence[SteeringVector], path: Path, model: str | None, multiplier: float) -> None:
+    [vector] = vectors
+    hook = HookPoint.parse(vector.hook)
+    if not model:
+        raise ValueError("Neuronpedia needs its own name of the model: export_vector(..., model='gpt2-small').")
+    if hook.site not in ("hook_resid_pre", "hook_resid_post"):
+        raise ValueError(
+            f"Neuronpedia takes vectors at hook_resid_pre and hook_resid_post; {vector.name!r} is at {hook}."
+        )
+    if vector.direction.numel() > LONGEST or abs(multiplier) > STRONGEST:
+        raise ValueError(
+            f"Neuronpedia takes up to {LONGEST} numbers and a strength of up to {STRONGEST:g}; found "
+            f"{vector.direction.numel()} and {multiplier:g}."
+        )
+    body = {
+        "modelId": model,
+        "layerNumber": hook.layer,
+        "hookType": hook.site,
+        "vector": vector.direction.tolist(),
+        "vectorDefaultSteerStrength": multiplier,
+        "vectorLabel": vector.name,
+    }
+    path.write_text(json.dumps(body), encoding="utf8")
+
+
+def _steering_vectors(vectors: Sequence[SteeringVector], path: Path, model: str | None, multiplier: float) -> None:
+    site, directions = _by_layer(vectors, multiplier)
+    if site not in _LAYER_TYPES:
+        raise ValueError(
+            f"steering-vectors adds at {', '.join(_LAYER_TYPES)}; {vectors[0].name!r} is at {vectors[0].hook}."
+        )
+    torch.save({"layer_activations": directions, "layer_type": _LAYER_TYPES[site]}, path)
+
+
+def _tensor(vectors: Sequence[SteeringVector], path: Path, model: str | None, multiplier: float) -> None:
+    torch.save(multiplier * vectors[0].direction, path)
+
+
+_BY_ENDING = {".gguf": "repeng", ".json": "neuronpedia", ".pt": "steering-vectors"}
+WRITERS: Mapping[str, Callable[[Sequence[SteeringVector], Path, str | None, float], None]] = {
+    "repeng": _repeng,
+    "neuronpedia": _neuronpedia,
+    "steering-vectors": _steering_vectors,
+    "tensor": _tensor,
+}
