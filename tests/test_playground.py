@@ -104,6 +104,20 @@ def test_texts_along_the_slider(llama, make):
         widget.record((-2.0, 0.0, 3.0), budget=20)
 
 
+def test_the_code_does_the_same(llama, make, monkeypatch, tmp_path: Path):
+    made = sw.contrast(llama.model, ["one", "two"], ["six", "ten"], space="sae", read="last")
+    bare = vector(1, "Bare one", features=False)
+    for options in ({"space": "sae", "clamp": False, "off": ["bare"]}, {"doses": {"made": 3.0, "bare": -2.0}}):
+        widget = make({"made": made, "bare": bare}, **options)
+        monkeypatch.chdir(tmp_path)
+        bare.save("bare-one.safetensors")
+        names: dict[str, object] = {"model": llama.model}
+        exec(widget.code.replace(f"model = {llama.model.origin}\n", ""), names)
+        pair = widget.generate()
+        assert (names["baseline"].ids, names["steered"].ids) == (pair.baseline.ids, pair.steered.ids)
+        assert names["interventions"][0].space == widget.space
+
+
 def test_the_sweep_of_the_active_vector(llama, make):
     widget = make(suite=suite(), active="b", multipliers=(-1.0, 0.0, 1.0))
     assert widget.prompt == PROMPT
@@ -370,6 +384,14 @@ def test_the_chart_follows_tokens_and_reads_the_null_band(bridge, make):
     assert ("outside their range" in said) == (not low <= value <= high)
     b.page.get_by_label("Measure").select_option("kl")
     assert f"{float(unpacked(b.widget._table['kl'])[stop]):.2f}" in read.text_content()
+
+
+def test_the_code_follows_the_slider_while_it_is_open(bridge, make):
+    b = bridge(make({"a": vector(0, "a")}))
+    b.settle()
+    b.page.locator("summary", has_text="The same as code").click()
+    slide(b, "a", 35)
+    b.until(lambda: "multiplier=3.0," in b.page.get_by_label("Code").input_value())
 
 
 def test_scoring_on_a_suite(bridge, make):

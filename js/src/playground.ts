@@ -3,7 +3,7 @@
 import { h } from "./dom";
 import { widget } from "./host";
 import { dosePanel } from "./playground/dose";
-import { historyPanel } from "./playground/history";
+import { codePanel, historyPanel } from "./playground/history";
 import { metersPanel } from "./playground/meters";
 import { nextPanel } from "./playground/next";
 import { promptPanel } from "./playground/prompt";
@@ -51,7 +51,7 @@ export default widget<State>("SteeringPlayground", (root, host) => {
       dose.element,
       texts.element,
     ),
-    historyPanel(tables, open),
+    h("div", { class: "sw-panel sw-stack" }, historyPanel(tables, open), codePanel(tables)),
     statusBar(host),
   );
   // All that a move of the slider changes: each of these looks numbers up and sets texts and transforms.

@@ -85,6 +85,35 @@ def as_code(
     return Code("\n".join(ours), "\n".join(plain), named if from_file or not inline else None)
 
 
+def adds_as_code(adds: Sequence[Add], model: SteeredModel, prompt: str, max_new_tokens: int = 40) -> str:
+    """Several additions as one script, which leaves the two continuations in `baseline` and `steered`.
+
+    Vectors are made again by their recipes; one that has none is read from `file_name(vector)`, where `vector.save`
+    must have put it.
+    """
+    lines = ["import steerwidgets as sw", "", *_objects(model.origin), f"model = {model.origin}"]
+    calls = []
+    for n, add in enumerate(adds, 1):
+        name = "vector" if len(adds) == 1 else f"vector_{n}"
+        try:
+            lines += _lines(add.vector.recipe, model, name)
+        except NotReplayable:
+            lines.append(f"{name} = sw.SteeringVector.load({_text(file_name(add.vector))})")
+        given: dict[str, Any] = {"multiplier": add.multiplier, "positions": add.positions}
+        if add.space == "sae":
+            given |= {"space": "sae", "error_term": add.error_term, "clamp": add.clamp}
+        calls.append(f"    sw.Add({', '.join([name, *(f'{key}={_literal(value)}' for key, value in given.items())])}),")
+    lines += [
+        "",
+        f"prompt = {_text(prompt)}",
+        *(["interventions = [", *calls, "]"] if calls else ["interventions = []"]),
+        f"baseline = model.generate(prompt, max_new_tokens={max_new_tokens})",
+        f"steered = model.generate(prompt, interventions, max_new_tokens={max_new_tokens})",
+        "print(baseline.text, steered.text, sep='\\n---\\n')",
+    ]
+    return "\n".join(lines)
+
+
 def file_name(vector: SteeringVector) -> str:
     """A vector's name as that of a file."""
     plain = re.sub(r"[^a-z0-9]+", "-", vector.name.lower())[:40].strip("-")

@@ -14,6 +14,7 @@ from steerwidgets.core.positions import Positions
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import Generation, SteeredModel
 from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.code import adds_as_code
 from steerwidgets.study.dose import STOPS, DoseResponse
 from steerwidgets.study.dose_null import dose_null
 from steerwidgets.study.dose_table import DoseTable, dose_table
@@ -62,7 +63,7 @@ class SteeringPlayground(PlaygroundInputs):
         max_new_tokens, temperature, seed: of generated texts.
         off_target: unrelated prompts; () for none.
 
-    Typed results: `generation`, `dose`, `sweep`, `interventions`, `runs`.
+    Typed results: `generation`, `dose`, `sweep`, `interventions`, `runs`; and `code`, which says the same as a script.
     """
 
     HEIGHT: ClassVar = 1180
@@ -78,6 +79,7 @@ class SteeringPlayground(PlaygroundInputs):
     _suite = t.Dict().tag(sync=True)
     _scores = t.Dict().tag(sync=True)
     _plan = t.Dict().tag(sync=True)
+    _code = t.Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -156,19 +158,12 @@ class SteeringPlayground(PlaygroundInputs):
     @property
     def runs(self) -> list[dict[str, Any]]:
         """Every generated text and how it came about, oldest first: plain records."""
-        return [
-            {
-                "prompt": run["settings"]["prompt"],
-                "vectors": state.added(run["settings"], entry["multiplier"]),
-                **{key: run["settings"][key] for key in ("positions", "space", "error_term", "clamp")},
-                **{key: run[key] for key in ("max_new_tokens", "temperature", "seed")},
-                "baseline": run["baseline"]["text"],
-                "steered": entry["text"],
-                "finish": entry["finish"],
-            }
-            for run in self._runs
-            for entry in run["entries"]
-        ]
+        return state.records(self._runs)
+
+    @property
+    def code(self) -> str:
+        """A script that does what the widget shows."""
+        return adds_as_code(self.interventions, self.model, self.prompt, self.max_new_tokens)
 
     def generate(self) -> Pair:
         """Continue the prompt without and with steering, now, and return both; needs no browser."""
@@ -267,7 +262,7 @@ class SteeringPlayground(PlaygroundInputs):
         self._dose = table
         self._filled += 1
         packed = state.packed_table(table, settings, answer, foil, self._filled)
-        self._publish(_table=packed, _null={}, _off_target={})
+        self._publish(_table=packed, _null={}, _off_target={}, _code=self.code)
 
     def _measure(self, job: Job) -> None:
         """The null band, then unrelated prompts: for the table that is there."""
@@ -352,6 +347,9 @@ class SteeringPlayground(PlaygroundInputs):
     def _do_record(self) -> None:
         texts.afford(len(self._recorded()), self.max_new_tokens, BUDGET)
         self._generate_soon(self._recorded())
+
+    def _do_code(self) -> None:
+        self._publish(_code=self.code)
 
     def _do_score(self) -> None:
         self._worker.stop("measure", superseded=True)

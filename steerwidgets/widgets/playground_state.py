@@ -172,6 +172,23 @@ def added(settings: Mapping[str, Any], multiplier: float) -> dict[str, float]:
     return {name: found[name] for name in settings["doses"] if name in found}
 
 
+def records(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs as plain records, one for each steered text."""
+    return [
+        {
+            "prompt": run["settings"]["prompt"],
+            "vectors": added(run["settings"], entry["multiplier"]),
+            **{key: run["settings"][key] for key in ("positions", "space", "error_term", "clamp")},
+            **{key: run[key] for key in ("max_new_tokens", "temperature", "seed")},
+            "baseline": run["baseline"]["text"],
+            "steered": entry["text"],
+            "finish": entry["finish"],
+        }
+        for run in runs
+        for entry in run["entries"]
+    ]
+
+
 def finish_of(generation: Generation, limit: int) -> str:
     """Why a text ends where it does."""
     if not generation.finished:

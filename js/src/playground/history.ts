@@ -1,13 +1,13 @@
 /** The runs so far; one click or Enter returns to one. */
 
-import { h, setText } from "../dom";
+import { debounced, h, setText } from "../dom";
 import { moved } from "../keys";
 import { type Run, type Store, times } from "./state";
 
 export function historyPanel({ host }: Store, open: (run: Run) => void): HTMLElement {
   const title = h("span");
   const list = h("div", { class: "sw-runs", role: "listbox", "aria-label": "Runs, newest first" });
-  const element = h("details", { class: "sw-play-runs sw-panel" }, h("summary", null, title), list);
+  const element = h("details", { class: "sw-play-runs" }, h("summary", null, title), list);
   let items: HTMLElement[] = [];
   let entry = 0;
   const enter = (at: number, focus: boolean) => {
@@ -51,6 +51,46 @@ export function historyPanel({ host }: Store, open: (run: Run) => void): HTMLEle
     );
     list.replaceChildren(...items);
     enter(0, false);
+  });
+  return element;
+}
+
+/** What the widget shows, as a script. */
+export function codePanel({ host }: Store): HTMLElement {
+  const code = h("textarea", {
+    class: "sw-mono",
+    readonly: true,
+    wrap: "off",
+    spellcheck: "false",
+    "aria-label": "Code",
+  });
+  const said = h("span", { class: "sw-soft", role: "status" });
+  const copy = h("button", { type: "button" }, "Copy");
+  copy.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(code.value);
+      setText(said, "Copied.");
+    } catch {
+      // A frame may have no right to the clipboard: what is selected can still be copied by hand.
+      code.select();
+      setText(said, "The browser does not allow copying here. The code is selected: press Ctrl+C or ⌘C.");
+    }
+  });
+  const element = h(
+    "details",
+    { class: "sw-play-code" },
+    h("summary", null, "The same as code"),
+    h("div", { class: "sw-stack" }, code, h("div", { class: "sw-row" }, copy, said)),
+  );
+  const ask = debounced(250, host.signal, () => {
+    if (element.open) host.command("code");
+  });
+  element.addEventListener("toggle", ask);
+  host.watch(["prompt", "doses", "off", "active", "positions", "space", "error_term", "clamp", "max_new_tokens"], ask);
+  host.watch(["_code"], () => {
+    code.value = host.get("_code");
+    code.rows = Math.min(16, code.value.split("\n").length + 1);
+    setText(said, "");
   });
   return element;
 }
