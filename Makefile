@@ -14,7 +14,7 @@ PYTEST ?=
 NPM := npm --prefix js
 JS_READY := js/node_modules/.ready
 
-.PHONY: demo test lint lab bench clean browser js js-check js-test js-fresh
+.PHONY: demo test lint lab docs bench clean browser js js-check js-test js-fresh
 
 demo: $(VENV)/.ready
 	$(BIN)/steerwidgets demo $(DEMO)
@@ -36,6 +36,12 @@ lab: $(VENV)/.ready-dev
 	$(PIP) --no-deps --target .test-peers steering-vectors==0.12.2 repeng==0.4.0 dictionary-learning==0.1.0 \
 		eai-sparsify==1.3.3 natsort==8.4.0 simple-parsing==0.1.9 docstring-parser==0.18.0 schedulefree==1.4.1
 	touch $@
+
+# Runs the example notebooks, then builds the site from what they show; nothing is fetched while it does.
+docs: $(VENV)/.ready-dev
+	$(BIN)/python docs/notebooks.py docs/tutorials
+	$(BIN)/python -m sphinx -q -b html docs docs/_build
+	@echo "open docs/_build/index.html"
 
 # The peers pin old versions of what the project uses, so they are taken without their dependencies.
 bench: $(VENV)/.ready-dev

@@ -1,29 +1,283 @@
-"""Every cell of every example notebook runs on the embedded default."""
+"""Every example notebook runs in a real kernel and carries its snapshots, to the built site and through nbconvert.
+
+One kernel runs them all, as `make docs` does; the lessons that take longest are marked slow (`PYTEST="-m 'not slow'"`).
+"""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
+import nbformat
 import pytest
+from conftest import GROUPED, SMALL, byte_tokenizer
+from loopback import hub, serving
+from test_hub_saes import gemma_scope, res_jb
 
-import steerwidgets as sw
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs"))
+import notebooks  # noqa: E402
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "examples").glob("*.ipynb"))
+HOME = "https://github.com/steerwidgets/steerwidgets"
+SLOW = ("05_analogous_steering", "06_feature_spaces", "07_gpt2_and_gemma", "09_train_your_own_sae")
+NAMES = [path.stem for path in sorted(notebooks.EXAMPLES.glob("*.ipynb"))]
+LESSONS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES]
+# What a lesson goes on to say, checked in its own namespace when it has run.
+SAYS = {
+    "01_compare_features": """
+assert same and first[0].max() > 50 * over_all.max()
+assert honest < padded and len(comparison.only_a) >= 5 and len(comparison.only_b) >= 5
+assert comparator.comparison.table.equals(comparison.table) and comparator.selected == list(comparison.only_b.ids[:3])
+""",
+    "02_build_and_decompose_vectors": """
+assert before["token"][0] == " September" and after["token"][0] == " nine"
+assert vector.cosine(decomposed) > 0.9 > vector.cosine(wrong)
+assert builder.vector.cosine(vector) > 0.99 and again.cosine(builder.vector) > 0.999
+""",
+    "03_ablate": """
+assert helps > hurts and len(table) == 24 and picker.ablation.table["effect"].equals(result.table["effect"])
+assert list(picker.vector.features) == [i for i in vector.features if i not in odd]
+""",
+    "04_steering_playground": """
+assert said.count(" nine") <= 1 and set(texts) == set(multipliers)
+assert texts[1.5].text.startswith(" nine") and response.table["kl"].max() > 5
+""",
+    "05_analogous_steering": """
+assert result.accuracy()["mean"].min() > 0.3 and result.summary()["random"].max() < 0.3
+assert turned.accuracy()["mean"].item() < result.accuracy().loc["residual mean", "months, list"]
+""",
+    "06_feature_spaces": "assert len(grid.pairs) == 36 and test.p_value < 0.05 and same > 0",
+    "07_gpt2_and_gemma": """
+assert model.tokens("ab")[0] == "<bos>" and len(found.accuracy()) == 5
+assert str(gemma.hook) == "blocks.20.hook_resid_post" and gemma.sae.activation == "jumprelu"
+""",
+    "08_ndif": "assert difference == 0 and size < whole / 10 and 'NDIF' in model.where",
+    "09_train_your_own_sae": "assert steps['unexplained'].iloc[-1] < steps['unexplained'].iloc[0] and ours < bundled",
+}
+SMALLER = """
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+get_pretrained_saes_directory()["gemma-scope-2b-pt-res-canonical"].config_overrides = {"d_in": 24, "d_sae": 40}
+"""
 
 
-def test_there_are_examples():
-    assert NOTEBOOKS
+def small_hub(root: Path) -> None:
+    """GPT-2 and Gemma-2 under their real names, deep enough for the lesson's hook points, and SAEs."""
+    import transformers as t
+
+    deep = {**SMALL, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
+    configs = {
+        "gpt2": t.GPT2Config(vocab_size=260, n_embd=24, n_layer=9, n_head=4, n_positions=128, bos_token_id=256),
+        "google/gemma-2-2b": t.Gemma2Config(
+            **deep | {"num_hidden_layers": 21}, **GROUPED | {"max_position_embeddings": 128}, head_dim=6
+        ),
+    }
+    for name, config in configs.items():
+        t.AutoModelForCausalLM.from_config(config).save_pretrained(root / name)
+        byte_tokenizer().save_pretrained(root / name)
+    sae = root / "jbloom" / "GPT2-Small-SAEs-Reformatted" / "blocks.8.hook_resid_pre"
+    res_jb(sae)
+    config = json.loads((sae / "cfg.json").read_text())
+    (sae / "cfg.json").write_text(json.dumps(config | {"hook_point": "blocks.8.hook_resid_pre", "hook_point_layer": 8}))
+    gemma_scope(root / "google" / "gemma-scope-2b-pt-res" / "layer_20" / "width_16k" / "average_l0_71")
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_cell_runs(path, default, tmp_path, monkeypatch):
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sw, "load", lambda: default, raising=False)
-    names: dict[str, object] = {}
-    for number, cell in enumerate(cells):
-        exec(compile(cell, f"{path.name}, cell {number}", "exec"), names)
-    assert all(not cell.get("outputs") for cell in notebook["cells"]), "commit notebooks without output"
-    assert names["result"].accuracy()["mean"].min() > 0.3
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    """Runs a notebook once, when it is first asked for."""
+    root = tmp_path_factory.mktemp("hub")
+    small_hub(root)
+    done: dict[str, nbformat.NotebookNode] = {}
+    with serving(hub(root)) as (address, _):
+        home = str(tmp_path_factory.mktemp("home"))
+        with notebooks.kernel({"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": home}) as kernel:
+            kernel.cell("import warnings; warnings.filterwarnings('ignore', message='The SAE')")
+
+            def run(name: str) -> nbformat.NotebookNode:
+                if name not in done:
+                    if name in notebooks.NEEDS_HUB:
+                        kernel.cell(SMALLER)
+                    done[name] = kernel.run(notebooks.EXAMPLES / f"{name}.ipynb", after=SAYS[name])
+                return done[name]
+
+            yield run
+
+
+def code_cells(notebook) -> list:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def html_of(cell) -> str:
+    return "".join(output["data"].get("text/html", "") for output in cell["outputs"] if "data" in output)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_runs_and_its_claims_hold(lesson, name):
+    notebook = lesson(name)
+    frames = [html_of(cell) for cell in code_cells(notebook) if "<iframe" in html_of(cell)]
+    assert frames and "srcdoc" in html_of(code_cells(notebook)[-1]), "a lesson ends in a snapshot"
+    for frame in frames:
+        assert len(frame) < 1_000_000
+        assert 'sandbox="allow-scripts"' in frame
+    assert not any(
+        "widget-view" in kind for cell in code_cells(notebook) for o in cell["outputs"] for kind in o.get("data", {})
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_is_kept_as_it_should_be(name):
+    notebook = nbformat.read(notebooks.EXAMPLES / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    cells = notebook["cells"]
+    assert all(not cell.get("outputs") and cell.get("execution_count") is None for cell in cells), (
+        "commit without outputs"
+    )
+    slug = HOME.removeprefix("https://")
+    badge = f"https://colab.research.google.com/{slug.replace('github.com', 'github')}/blob/main/examples/{name}.ipynb"
+    assert cells[0]["source"].startswith("# ") and badge in cells[1]["source"]
+    assert f"git+{HOME}" in cells[2]["source"] and 'find_spec("steerwidgets") is None' in cells[2]["source"]
+    assert ".snapshot()" in code_cells(notebook)[-1]["source"]
+    assert max(len(cell["source"].splitlines()) for cell in code_cells(notebook)) <= 22, "short cells"
+
+
+def test_every_lesson_is_on_the_site():
+    listed = re.findall(r"^tutorials/(\S+)$", (ROOT / "docs" / "tutorials.md").read_text(), re.MULTILINE)
+    assert listed == NAMES
+    assert set(SAYS) == set(NAMES)
+    readme = (ROOT / "docs" / "embedding.md").read_text()
+    assert HOME in readme
+
+
+SHOWN = ("01_compare_features", "04_steering_playground")
+
+
+@pytest.fixture(scope="module")
+def site(lesson, tmp_path_factory) -> Path:
+    """The site, built from lessons as they ran; those that are not looked at stand there as they are kept."""
+    root = tmp_path_factory.mktemp("site")
+    source = root / "docs"
+    shutil.copytree(ROOT / "docs", source, ignore=shutil.ignore_patterns("_build", "tutorials", "__pycache__"))
+    for name in ("README.md", "DEVELOP.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, root / name)
+    (root / "steerwidgets").symlink_to(ROOT / "steerwidgets")
+    (source / "tutorials").mkdir()
+    for name in NAMES:
+        notebook = lesson(name) if name in SHOWN else nbformat.read(notebooks.EXAMPLES / f"{name}.ipynb", as_version=4)
+        nbformat.write(notebook, source / "tutorials" / f"{name}.ipynb")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-b",
+        "html",
+        str(source),
+        str(root / "html"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return root / "html"
+
+
+@pytest.fixture
+def offline(chromium):
+    """Opens a page without a network; at the end it must have asked for nothing and said nothing."""
+    heard: list[str] = []
+    context = chromium.new_context(offline=True, viewport={"width": 1280, "height": 1000})
+    page = context.new_page()
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url) if request.url.startswith("http") else None)
+    yield page
+    context.close()
+    assert heard == []
+
+
+def steer(frame) -> None:
+    """Move the playground's slider by mouse and keyboard: numbers and texts follow."""
+    slider = frame.get_by_label(re.compile("^Multiplier of"))
+    frame.locator("[data-sw-mount=ready]").wait_for()
+
+    def numbers() -> list[str]:
+        return frame.locator(".sw-bars-number").all_text_contents()
+
+    seen = [numbers()]
+    for key in ("Home", "End"):
+        slider.focus()
+        slider.press(key)
+        frame.locator("body").evaluate("() => new Promise(requestAnimationFrame)")
+        seen.append(numbers())
+    box = slider.bounding_box()
+    slider.click(position={"x": box["width"] / 2, "y": box["height"] / 2})
+    frame.locator("body").evaluate("() => new Promise(requestAnimationFrame)")
+    seen.append(numbers())
+    assert all(a != b for a, b in pairwise(seen)), seen
+
+
+def compare(frame) -> None:
+    """Sort and search the comparator's table, select a row, read a point of the map."""
+    frame.locator("[data-sw-mount=ready]").wait_for()
+    rows = frame.locator(".sw-grid tbody tr[data-at]")
+    first = rows.first.inner_text()
+    frame.get_by_role("button", name="Feature", exact=True).click()
+    assert rows.first.inner_text() != first
+    frame.get_by_role("searchbox").fill("number words")
+    frame.get_by_text(re.compile(r"^\d+ of \d+ rows")).wait_for()
+    assert all("number words" in text.lower() for text in rows.all_inner_texts())
+    rows.first.click()
+    frame.get_by_role("application").focus()
+    frame.get_by_role("application").press("Home")
+    frame.locator(".sw-map-tip").wait_for()
+
+
+def test_widgets_live_on_the_site(site, offline):
+    offline.goto((site / "tutorials" / "04_steering_playground.html").as_uri())
+    frames = offline.locator("iframe")
+    assert frames.count() == 2
+    steer(frames.last.content_frame)
+    # The frame is as high as what it shows.
+    inner = frames.last.content_frame.locator("main").evaluate("(el) => el.offsetHeight")
+    assert abs(frames.last.bounding_box()["height"] - inner) < 8
+    offline.goto((site / "tutorials" / "01_compare_features.html").as_uri())
+    compare(offline.locator("iframe").last.content_frame)
+
+
+def test_predictions_are_made_before_the_answer_is_seen(site, offline):
+    offline.goto((site / "tutorials" / "01_compare_features.html").as_uri())
+    hidden = offline.get_by_text("the same five features", exact=False).last
+    assert not hidden.is_visible()
+    offline.get_by_text("Reveal the output").first.click()
+    assert hidden.is_visible()
+
+
+def test_pages_of_the_site_ask_for_nothing(site, offline):
+    for page in ("index", "tutorials", "api", "embedding", "troubleshooting", "statistics"):
+        offline.goto((site / f"{page}.html").as_uri())
+        assert offline.locator("h1").count() == 1
+        assert offline.evaluate("document.documentElement.scrollWidth <= innerWidth"), page
+
+
+def test_every_public_name_is_in_the_reference(site):
+    import steerwidgets as sw
+
+    text = (site / "api.html").read_text(encoding="utf-8")
+    for name in set(sw.__all__) - {"__version__", *sw._MODULES}:
+        assert f'id="steerwidgets.{name}"' in text, name
+
+
+def test_nbconvert_keeps_the_widgets(lesson, offline, tmp_path):
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(require_js_url="", jquery_url="", mathjax_url="", mermaid_js_url="")
+    html, _ = exporter.from_notebook_node(lesson("04_steering_playground"))
+    path = tmp_path / "lesson.html"
+    path.write_text(html, encoding="utf-8")
+    offline.goto(path.as_uri())
+    steer(offline.locator("iframe").last.content_frame)

@@ -1,0 +1,49 @@
+"""The pages of the site: every block of Python on them runs, and what they promise is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from scipy.stats import binomtest
+
+import steerwidgets as sw
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(path for path in DOCS.glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_every_block_runs(path, default, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sw, "load", lambda: default, raising=False)
+    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{path.name}, block {number}", "exec"), names)
+    if path.stem == "embedding":
+        assert (tmp_path / "playground.html").stat().st_size < 1_000_000
+        two = (tmp_path / "two-prompts.html").read_text(encoding="utf-8")
+        assert two.count("data-sw-mount>") == 2 and two.count("export{") == 1
+    if path.stem == "statistics":
+        assert set(names["result"].table["split"]) == {"held-out", "selection", "off-target"}
+
+
+def test_what_the_pages_say_in_numbers():
+    low, high = binomtest(6, 8).proportion_ci(method="wilson")
+    assert f"6 right is {low:.2f} to {high:.2f}" in (DOCS / "statistics.md").read_text(encoding="utf-8")
+    assert f"{1 / 21:.3f}" in (DOCS / "statistics.md").read_text(encoding="utf-8")
+
+
+def test_words_that_are_looked_up_are_those_that_are_said():
+    """What troubleshooting quotes stands in the source, in Python or in the browser."""
+    package = DOCS.parent
+    files = [*package.glob("steerwidgets/**/*.py"), *package.glob("js/src/**/*.ts")]
+    said = re.sub(r'["\s]+f?"?', " ", " ".join(path.read_text(encoding="utf-8") for path in files))
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    for words in (
+        "The kernel does not answer", "does not belong to this tensor", "not in the Hub's cache on this machine",
+        "the embedded default is not on NDIF", "sampling on NDIF is not offered", "MissingModelError", "Recorded",
+    ):  # fmt: skip
+        assert words in page and words in said, words
