@@ -254,6 +254,20 @@ describe("SteeringPlayground", () => {
     expect(sae?.title).toContain("w: no SAE coefficients");
   });
 
+  it("offers to measure what was stopped, once it is at rest", async () => {
+    mount();
+    const button = all("button").find((found) => found.textContent?.startsWith("Measure null"));
+    expect(button?.hidden).toBe(true);
+    model.set("_null", {});
+    await settle();
+    expect(button?.hidden).toBe(false);
+    button?.click();
+    expect(model.sent.at(-1)).toEqual({ do: "measure", n: 2 });
+    model.set("_status", { ...(model.get("_status") as object), phase: "running" });
+    await settle();
+    expect(button?.hidden).toBe(true);
+  });
+
   it("leaves no listener behind", () => {
     mount();
     end.abort();

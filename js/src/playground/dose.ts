@@ -214,7 +214,7 @@ function noteOf(store: Store, measure: Measure, scores: Partial<Scores>, task: n
   const control =
     random === null || random === undefined
       ? ""
-      : ` Random directions there: ${percent(random)} on average, ${percent(high ?? Number.NaN)} at most.`;
+      : ` Random directions there: ${percent(random)} on average${task ? `, ${percent(high ?? Number.NaN)} at most` : ""}.`;
   return `Held-out accuracy ${percent(held ?? Number.NaN)} of ${scores.n?.[task]} items: each at the multiplier chosen on the others.${control} The curve itself is not held out.`;
 }
 

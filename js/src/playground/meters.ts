@@ -30,6 +30,16 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
   const prompts = h("ul", { class: "sw-off-prompts" });
   const details = h("details", null, h("summary", null, "Unrelated prompts at this stop"), prompts);
   const note = h("p", { class: "sw-soft" });
+  const measure = h(
+    "button",
+    {
+      type: "button",
+      disabled: !host.live,
+      title: "The same stops under random directions, and unrelated prompts",
+      on: { click: () => host.command("measure") },
+    },
+    "Measure null band and unrelated prompts",
+  );
   let drawn = -1;
   let drawnOff: unknown = null;
 
@@ -83,6 +93,8 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
           : "",
     );
     note.hidden = !note.textContent;
+    // They come by themselves, unless they were stopped, or would be many jobs on NDIF.
+    measure.hidden = !host.live || store.null !== null || store.stale || busy();
     const text = texts.text();
     const plain = texts.shown()?.baseline;
     repeats.draw(texts.curve().x, texts.curve().y);
@@ -92,6 +104,12 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
       plain?.repeated === undefined ? "" : `baseline ${percent(plain.repeated)}`,
     );
   };
+  const busy = () => ["running", "queued"].includes(host.get("_status").phase);
+  let wasBusy = true;
+  host.watch(["_status"], () => {
+    if (busy() !== wasBusy) paint();
+    wasBusy = busy();
+  });
   details.addEventListener("toggle", paint);
   const element = h(
     "section",
@@ -99,6 +117,7 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
     h("h3", null, "What else changes"),
     h("div", { class: "sw-meters" }, kl.element, off.element, changed.element, repeats.element),
     note,
+    h("div", { class: "sw-row" }, measure),
     details,
   );
   return { element, paint };

@@ -73,8 +73,8 @@ export function vectorPanel(store: Store): HTMLElement {
       if (!host.live && !mine)
         row.slider.input.title = "Recorded at this multiplier; only the active vector moves here.";
       const added = Math.abs(dose) * norm;
-      const share = residual ? `, ${(added / residual).toFixed(2)} of the norm of the token that is read` : "";
-      setText(row.note, `adds a norm of ${added.toFixed(added < 10 ? 1 : 0)}${share}`);
+      const share = residual ? `, ${(added / residual).toFixed(2)} of the norm of the read token` : "";
+      setText(row.note, `adds norm ${added.toFixed(added < 10 ? 1 : 0)}${share}`);
     }
   };
   host.watch(["_vectors", "multipliers"], fill);
