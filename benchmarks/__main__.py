@@ -12,6 +12,7 @@ TITLES = {
     "slider": "Slider",
     "generate": "Generation",
     "growth": "Growth and memory",
+    "sae": "SAE operations and maps",
 }
 
 
@@ -28,12 +29,18 @@ def main() -> None:
     import torch
 
     import steerwidgets as sw
-    from benchmarks import generate, growth, slider, sweep
+    from benchmarks import generate, growth, sae, slider, sweep
     from benchmarks.work import HOOK
     from steerwidgets.engine import bundled
 
     torch.set_grad_enabled(False)
-    measures = {"sweep": sweep.measure, "slider": slider.measure, "generate": generate.measure}
+    measures = {
+        "sweep": sweep.measure,
+        "slider": slider.measure,
+        "generate": generate.measure,
+        "growth": growth.measure,
+        "sae": sae.measure,
+    }
     model = sw.load(sae=None, hook=HOOK)
     # A second copy: nnsight has changed the modules of the first.
     module, _ = bundled.bundled_model()
@@ -44,8 +51,7 @@ def main() -> None:
     sections = []
     for name in ORDER if options.only is None else (options.only,):
         section = Section(name, TITLES[name], about)
-        measure = measures.get(name, growth.measure)
-        measure(model, module, section, measured, options.rounds, options.quick)
+        measures[name](model, module, section, measured, options.rounds, options.quick)
         sections.append(section)
         if not options.quick:
             write(sections)

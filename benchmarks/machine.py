@@ -76,6 +76,11 @@ def _rate(call: Callable[[], object], gflop: float) -> float:
     return gflop / min(spent)
 
 
+def status(name: str) -> int:
+    """A line of this process's status, such as `VmHWM`, in KiB."""
+    return next(int(line.split()[1]) for line in _lines("/proc/self/status") if line.startswith(f"{name}:"))
+
+
 def describe() -> str:
     """The machine and the versions, in one line."""
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")

@@ -19,7 +19,7 @@ def peak(budget: float, cells: int = CELLS) -> tuple[float, float]:
 
 def main() -> None:
     """Sweep, and print GiB taken and CPU seconds."""
-    from benchmarks.machine import pin
+    from benchmarks.machine import pin, status
 
     pin()
     import time
@@ -38,20 +38,14 @@ def main() -> None:
     n = -(-cells // (len(prompts) * len(vectors)))
     # The model's weights are mapped and touched before the count begins.
     sw.sweep(model, task, vectors, (1.0,), "last", controls=False, memory=budget)
-    before = _status("VmRSS")
+    before = status("VmRSS")
     _reset_peak()
     start = time.process_time()
     multipliers = torch.linspace(-2, 2, n).tolist()
     result = sw.sweep(model, task, vectors, multipliers, "last", controls=False, memory=budget)
     seconds = time.process_time() - start
     assert len(result.table) >= cells
-    print((_status("VmHWM") - before) / 2**20, seconds)
-
-
-def _status(name: str) -> int:
-    """A line of this process's status, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+    print((status("VmHWM") - before) / 2**20, seconds)
 
 
 def _reset_peak() -> None:

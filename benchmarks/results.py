@@ -15,7 +15,7 @@ Written by `python -m benchmarks`; a section says on what machine and when it wa
 the process, medians of interleaved rounds; ratios are medians of the rounds' ratios, with the range in brackets.
 Answers were compared before anything was timed.
 """
-ORDER = ("sweep", "slider", "generate", "growth")
+ORDER = ("sweep", "slider", "generate", "growth", "sae")
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
 import steerwidgets as sw
 from benchmarks.machine import Rates
@@ -61,8 +62,9 @@ def one_prompt(
     agreement = [Agreement.of(found, every), Agreement.of(move(), plain(ids, vector.direction, 1.5, "last")[:, -1])]
     section.table(
         f"{length} tokens: agreement with raw Hugging Face",
-        COLUMNS,
-        [a.row(n) for a, n in zip(agreement, (FILL, MOVE), strict=True)],
+        # Without ties: no order may differ here.
+        COLUMNS[:-1],
+        [a.row(n)[:-1] for a, n in zip(agreement, (FILL, MOVE), strict=True)],
     )
     long = length > 64
     methods = [
@@ -89,6 +91,7 @@ def one_prompt(
         ["method", "CPU ms", "wall ms", "times an uncached move", "note"],
         timings.rows(MOVE, unit=1e3),
     )
+    _floor(model, section, timings)
     fill, gain = TARGETS[length]
     section.targets(
         [
@@ -97,4 +100,30 @@ def one_prompt(
             ("a move looked up, ms", timings.seconds(LOOKUP) * 1e3, "<=", 5),
             ("a move not filled, over nnsight", timings.ratio(TRACE, MOVE), ">=", gain),
         ]
+    )
+
+
+def _floor(model: SteeredModel, section: Section, timings: Timings) -> None:
+    """What a move that was not filled reads, and how fast: one row makes every product wait for the memory."""
+    above = model.traces.lm._module.model.layers[LAYER + 1 :]
+    linears = [m for block in above for m in block.modules() if isinstance(m, torch.nn.Linear)]
+    weights = [m.weight for m in [*linears, model.traces.lm._module.lm_head]]
+    gigabytes = 4e-9 * sum(weight.numel() for weight in weights)
+    row = {weight.shape[1]: torch.randn(1, weight.shape[1]) for weight in weights}
+    products, sums = "products", "sums"
+    reading = Timings(
+        [
+            Method(products, lambda: [linear(row[w.shape[1]], w) for w in weights], repeat=10),
+            Method(sums, lambda: [w.sum() for w in weights], repeat=10),
+        ],
+        timings.rounds,
+    )
+    rates = {name: gigabytes / reading.seconds(name) for name in (products, sums)}
+    move = timings.seconds(MOVE)
+    section.text(
+        f"Floor of a move that was not filled: it reads {gigabytes * 1e3:.0f} MB of weights (the blocks above the hook "
+        f"point and the unembedding). Torch's own product of one row with them takes {reading.seconds(products) * 1e3:.1f} "
+        f"ms ({rates[products]:.0f} GB/s), {reading.seconds(products) / move:.0%} of the move, which leaves "
+        f"{timings.seconds(TRACE) / reading.seconds(products):.1f} times over the trace at most; reading them at the "
+        f"rate of a sum ({rates[sums]:.0f} GB/s) takes {reading.seconds(sums) * 1e3:.1f} ms."
     )

@@ -11,10 +11,10 @@ from benchmarks.flattened import flattened
 from benchmarks.flops import shared, whole
 from benchmarks.machine import Rates
 from benchmarks.ours import ours
-from benchmarks.peers import forwards, per_cell
+from benchmarks.peers import forwards, per_cell, raw
 from benchmarks.results import Section
 from benchmarks.timing import Method, Timings
-from benchmarks.work import COLUMNS, TIES, Agreement, K, Work, collect, sweep_work, texts, top
+from benchmarks.work import COLUMNS, Agreement, K, Work, collect, sweep_work, texts, ties, top
 from steerwidgets.engine.model import SteeredModel
 
 SAMPLE = 24
@@ -48,10 +48,11 @@ def last_token(model: SteeredModel, module: Any, section: Section, rates: Rates,
     )
     reference = collect(flattened(module, work, contiguous=True), cells)
     picked = [cells.index(cell) for cell in sample]
-    rows = [Agreement.of(collect(per_cell(f, work), sample), reference[picked]).row(n) for n, f in peers.items()]
-    agreed = Agreement.of(collect(ours(model, work), cells), reference)
+    noise = Agreement.of(collect(per_cell(raw(module), work), sample), reference[picked]).largest
+    rows = [Agreement.of(collect(per_cell(f, work), sample), reference[picked], noise).row(n) for n, f in peers.items()]
+    agreed = Agreement.of(collect(ours(model, work), cells), reference, noise)
     section.table("Agreement with the flattened run", COLUMNS, [*rows, agreed.row(OURS)])
-    section.text(TIES)
+    section.text(ties(noise))
     del reference
 
     scale, note = len(cells) / len(sample), f"one forward a cell; {len(sample)} cells, scaled"
@@ -88,9 +89,14 @@ def last_token(model: SteeredModel, module: Any, section: Section, rates: Rates,
 
 def every_position(model: SteeredModel, module: Any, section: Section, rates: Rates, rounds: int, work: Work) -> None:
     """All positions but the first steered, which is what works best on this model."""
-    cells = work.cells
-    agreed = Agreement.of(collect(ours(model, work), cells), collect(flattened(module, work, contiguous=True), cells))
+    cells, sample = work.cells, work.sample(SAMPLE)
+    reference = collect(flattened(module, work, contiguous=True), cells)
+    picked = reference[[cells.index(cell) for cell in sample]]
+    noise = Agreement.of(collect(per_cell(raw(module), work), sample), picked).largest
+    agreed = Agreement.of(collect(ours(model, work), cells), reference, noise)
+    del reference
     section.table("Every position but the first: agreement with the flattened run", COLUMNS, [agreed.row(OURS)])
+    section.text(ties(noise))
     methods = [
         Method(OURS, lambda: top(ours(model, work), cells)),
         Method(WHOLE_SWEEP, lambda: _swept(model, work), note="`controls=False`; one unsteered cell more a prompt"),

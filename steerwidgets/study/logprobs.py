@@ -12,6 +12,7 @@ from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, Intervention, bind_adds
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.scoring import BLOCK
 
 # Logits held at once, in numbers: 2 ** 23 are 32 MiB, and three copies of them live for a moment.
 MOST_LOGITS = 2**23
@@ -65,7 +66,9 @@ def next_logprobs(
             logits = trunk.logits(rows, chain, first.positions)
         else:
             logits = model.traces.logits(batch.rows(rows), [*earlier, (hook, edit, first.positions), *later])
-        found.append(logits[:, -1].float().log_softmax(-1).cpu())
+        found.append(_log_softmax(logits[:, -1]).cpu())
+    if len(found) == 1:
+        return found[0]
     return torch.cat(found) if found else torch.empty(0, 0)
 
 
@@ -77,12 +80,20 @@ def unsteered(model: SteeredModel, prompt: str, trunk: Trunk | None = None) -> T
     return trunk.logits(torch.zeros(1, dtype=torch.long), nothing, "last")[0, -1].float().log_softmax(-1).cpu()
 
 
+def _log_softmax(logits: Tensor) -> Tensor:
+    """In float32, over the logits themselves: a second table of the vocabulary's width would cost as much again."""
+    table = logits.float()
+    for block in table.split(BLOCK):
+        block.sub_(block.logsumexp(-1, keepdim=True))
+    return table
+
+
 def divergence(logprobs: Tensor, baseline: Tensor) -> Tensor:
     """KL(row || baseline) in nats of each row of log-probabilities [..., vocab], [...]."""
-    probs = logprobs.exp()
-    # Dot products instead of a table of differences: a quarter of the passes over [rows, vocab].
-    own = torch.einsum("...v,...v->...", probs, logprobs)
-    return (own - probs @ baseline).clamp(min=0)
+    rows = logprobs.reshape(-1, logprobs.shape[-1])
+    # Row by row: what is on the way stays in the caches.
+    kl = [(row.exp() * (row - baseline)).sum() for row in rows]
+    return torch.stack(kl).clamp(min=0).view(logprobs.shape[:-1])
 
 
 def rows_at_once(model: SteeredModel) -> int:
