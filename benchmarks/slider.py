@@ -119,11 +119,11 @@ def _floor(model: SteeredModel, section: Section, timings: Timings) -> None:
         timings.rounds,
     )
     rates = {name: gigabytes / reading.seconds(name) for name in (products, sums)}
-    move = timings.seconds(MOVE)
+    move, product = timings.seconds(MOVE), reading.seconds(products)
     section.text(
         f"Floor of a move that was not filled: it reads {gigabytes * 1e3:.0f} MB of weights (the blocks above the hook "
-        f"point and the unembedding). Torch's own product of one row with them takes {reading.seconds(products) * 1e3:.1f} "
-        f"ms ({rates[products]:.0f} GB/s), {reading.seconds(products) / move:.0%} of the move, which leaves "
-        f"{timings.seconds(TRACE) / reading.seconds(products):.1f} times over the trace at most; reading them at the "
-        f"rate of a sum ({rates[sums]:.0f} GB/s) takes {reading.seconds(sums) * 1e3:.1f} ms."
+        f"point and the unembedding). Torch's own product of one row with them takes {product * 1e3:.1f} ms "
+        f"({rates[products]:.0f} GB/s), {product / move:.0%} of the move, and leaves a gain of "
+        f"{timings.seconds(TRACE) / product:.1f} over the trace at most; reading them at the rate of a sum "
+        f"({rates[sums]:.0f} GB/s) takes {reading.seconds(sums) * 1e3:.1f} ms."
     )
