@@ -46,7 +46,7 @@ function facts(host: PickerHost): HTMLElement {
   );
   const list = h(
     "dl",
-    { class: "sw-facts", role: "group", "aria-label": "After the drops" },
+    { class: "sw-facts" },
     ...[...values].map(([name, value]) => h("div", null, h("dt", null, name), value)),
   );
   const say = (name: string, text: string) => setText(values.get(name) as HTMLElement, text);

@@ -190,7 +190,8 @@ class Panel:
         else:
             vocab = self.model.traces.lm.config.get_text_config().vocab_size
             row = columns * (column_bytes(self.model.traces) + 12 * d_sae) + 12 * last * vocab
-        most = MAX_COLUMNS.get(self.model.traces.device.type, max(MAX_COLUMNS.values()))
+        # Half of what a sweep takes: whoever asks to stop waits for the batch that runs, and it costs 2 % of the pace.
+        most = MAX_COLUMNS.get(self.model.traces.device.type, MAX_ROWS) // 2
         return max(1, min(MAX_ROWS, most // columns, int(self._budget // row)))
 
 

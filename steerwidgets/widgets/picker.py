@@ -68,13 +68,13 @@ class AblationPicker(StudyWidget):
     remainder = t.Bool(True).tag(sync=True)
     _vector = t.Dict({"kind": "none"}).tag(sync=True)
     _suite = t.Unicode().tag(sync=True)
-    _features = t.Dict(None, allow_none=True).tag(sync=True)
-    _geometry = t.Dict(None, allow_none=True).tag(sync=True)
+    _features = t.Instance(dict, allow_none=True).tag(sync=True)
+    _geometry = t.Instance(dict, allow_none=True).tag(sync=True)
     _rules: t.List[Any] = t.List().tag(sync=True)
-    _answers = t.Dict(None, allow_none=True).tag(sync=True)
-    _cost = t.Dict(None, allow_none=True).tag(sync=True)
-    _effects = t.Dict(None, allow_none=True).tag(sync=True)
-    _greedy = t.Dict(None, allow_none=True).tag(sync=True)
+    _answers = t.Instance(dict, allow_none=True).tag(sync=True)
+    _cost = t.Instance(dict, allow_none=True).tag(sync=True)
+    _effects = t.Instance(dict, allow_none=True).tag(sync=True)
+    _greedy = t.Instance(dict, allow_none=True).tag(sync=True)
 
     def __init__(
         self,
