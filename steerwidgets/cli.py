@@ -19,7 +19,13 @@ def main(argv: list[str] | None = None) -> int:
     demo.add_argument("--out", type=Path, default=Path("demo-out"), help="folder for the results (default: demo-out)")
     demo.add_argument("--quick", action="store_true", help="one direction, few multipliers and controls")
     demo.add_argument("--seed", type=int, default=0, help="seed of every random control (default: 0)")
+    doctor = commands.add_parser("doctor", help="what works on this machine, and what to do about what does not")
+    doctor.add_argument("--network", action="store_true", help="also ask the Hub, NDIF and Neuronpedia if they answer")
     arguments = parser.parse_args(argv)
+    if arguments.command == "doctor":
+        from steerwidgets.doctor import run
+
+        return run(arguments.network)
     return _demo(arguments.out, arguments.quick, arguments.seed)
 
 

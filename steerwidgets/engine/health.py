@@ -1,5 +1,6 @@
 """Does this SAE belong to this tensor? A check cheap enough for every load, as a traffic light with words."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -174,3 +175,15 @@ def health_of(module: Any, tokenizer: Any, hook: str, sae: SAE) -> Health:
     found = run_through(module, hooks, ids)  # padding on the right: causal, so harmless
     here = found.pop(str(point))
     return health(sae, here, mask, found, sae.metadata.get("health_variance_explained"))
+
+
+def assess(model: Any) -> None:
+    """Set `model.health` of a `SteeredModel` with an SAE, and warn, in words, unless all is well.
+
+    The warning points at whoever called the caller.
+    """
+    if model.sae is None:
+        return
+    model.health = health_of(model.traces.lm._module, model.tokenizer, model.sae.hook, model.sae)
+    if model.health.level != "green":
+        warnings.warn(f"The SAE {model.sae.name!r} is {model.health}", stacklevel=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.label_files import read_labels
 from steerwidgets.core.labels import Labels
 from steerwidgets.engine import bundled, transformer_lens
-from steerwidgets.engine.health import health_of
+from steerwidgets.engine.health import assess
 from steerwidgets.engine.model import Preset, SteeredModel
 from steerwidgets.engine.saes import load_sae
 from steerwidgets.engine.traces import Remote, Traces
@@ -86,31 +85,9 @@ def load(
     traces = Traces(lm, remote)
     steered = SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
     steered.origin = origin
-    return _checked(steered, check)
-
-
-def with_sae(model: SteeredModel, sae: Any, labels: Any = None, check: bool = True) -> SteeredModel:
-    """Another `SteeredModel` on the same weights and traces, with its own SAE and labels; None for no SAE.
-
-    Raises:
-        ValueError: as `load`, for the SAE.
-    """
-    texts = None if labels is None else read_labels(labels)
-    loaded = load_sae(sae)
-    other = SteeredModel(model.traces, model.tokenizer, loaded, None, texts, model.preset, model.name)
-    named = json.dumps(str(sae)) if isinstance(sae, str | Path) else "None" if sae is None else "sae"
-    other.origin = f"{model.origin}.with_sae({named})"
-    return _checked(other, check)
-
-
-def _checked(model: SteeredModel, check: bool) -> SteeredModel:
-    """The model, its SAE checked where the weights are here; the warning points at whoever called the caller."""
-    sae, traces = model.sae, model.traces
-    if check and sae is not None and traces.remote is False:
-        model.health = health_of(traces.lm._module, model.tokenizer, sae.hook, sae)
-        if model.health.level != "green":
-            warnings.warn(f"The SAE {sae.name!r} is {model.health}", stacklevel=3)
-    return model
+    if check and remote is False:
+        assess(steered)
+    return steered
 
 
 def _origin(model: Any, sae: Any, **options: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import pandas as pd
@@ -12,10 +13,12 @@ from torch import Tensor
 
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Intervention
+from steerwidgets.core.label_files import read_labels
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.batches import Batch, Prompts, check_prompts, tokenize
-from steerwidgets.engine.health import Health
+from steerwidgets.engine.health import Health, assess
+from steerwidgets.engine.saes import load_sae
 from steerwidgets.engine.traces import PlacedEdit, Traces
 
 if TYPE_CHECKING:
@@ -111,9 +114,13 @@ class SteeredModel:
 
     def with_sae(self, sae: Any, labels: Any = None, check: bool = True) -> SteeredModel:
         """The same model, its weights shared, with another SAE; `sae`, `labels` and `check` as in `sw.load`."""
-        from steerwidgets.engine.load import with_sae
-
-        return with_sae(self, sae, labels, check)
+        texts = None if labels is None else read_labels(labels)
+        other = SteeredModel(self.traces, self.tokenizer, load_sae(sae), None, texts, self.preset, self.name)
+        named = f'"{sae}"' if isinstance(sae, str | Path) else "None" if sae is None else "sae"
+        other.origin = f"{self.origin}.with_sae({named})"
+        if check and self.traces.remote is False:
+            assess(other)
+        return other
 
     def check_against_transformer_lens(self, prompts: Prompts, **options: Any) -> Agreement:
         """Every hook point and the logits beside TransformerLens', with what differs most.

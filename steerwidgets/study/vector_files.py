@@ -52,7 +52,7 @@ def export_vector(
     if not vectors or not all(isinstance(one, SteeringVector) for one in vectors):
         raise ValueError("export_vector needs a SteeringVector, or a list of them.")
     path = Path(path)
-    chosen = kind or _BY_ENDING.get(path.suffix.lower())
+    chosen = kind or _BY_ENDING.get(path.suffix.lower(), "")
     if chosen not in WRITERS:
         raise ValueError(
             f"{f'kind={kind!r}' if kind else path.name} is not known; kinds are {', '.join(WRITERS)}, and "

@@ -1,0 +1,198 @@
+"""`steerwidgets doctor`: what works on this machine, and what to do about what does not."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Level = Literal["ok", "note", "fail"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "firefox", "safari", "msedge")
+NOTEBOOKS = ("jupyterlab", "notebook", "marimo")
+SERVICES = {
+    "Hugging Face Hub": ("HF_ENDPOINT", "https://huggingface.co"),
+    "NDIF": ("NDIF_HOST", "https://api.ndif.us"),
+    "Neuronpedia": ("NEURONPEDIA_ADDRESS", "https://www.neuronpedia.org"),
+}
+# What still works without each of them.
+WITHOUT = {
+    "Hugging Face Hub": "the embedded default, folders and what is in the Hub's cache work; HF_ENDPOINT names a mirror",
+    "NDIF": "models on this machine work; remote=True needs NDIF (NDIF_HOST names another server)",
+    "Neuronpedia": "labels from a file work: sw.read_labels(path); a cached source works with offline=True",
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: whether it is well, what was found, and what to do (empty if nothing)."""
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        line = f"[{self.level:4}] {self.name}: {self.found}"
+        return f"{line}\n       -> {self.advice}" if self.advice else line
+
+
+def examine(network: bool = False, services: Mapping[str, str] | None = None) -> Iterator[Check]:
+    """Every check in turn; only with `network` is anything outside this machine asked.
+
+    Args:
+        services: name -> address, to be asked instead of the usual ones.
+    """
+    for check in (python, packages, torch_device, embedded_model, front_end, notebook, browser, keys):
+        yield from _guarded(check)
+    if network:
+        for name, (variable, usual) in SERVICES.items():
+            address = (services or {}).get(name) or os.environ.get(variable) or usual
+            yield reach(name, address)
+    else:
+        yield Check("network", "ok", "not asked", "steerwidgets doctor --network asks the Hub, NDIF and Neuronpedia")
+
+
+def run(network: bool = False, say: Callable[[str], None] = print) -> int:
+    """Say every check, and a last line; the exit status is 1 if something that is needed fails."""
+    found = []
+    for check in examine(network):
+        found.append(check)
+        say(str(check))
+    failed = [check.name for check in found if check.level == "fail"]
+    say(f"\n{', '.join(failed)}: needed, and not well." if failed else "\nEverything that is needed works.")
+    return 1 if failed else 0
+
+
+def _guarded(check: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    """A check that breaks is itself a finding; the others still run."""
+    try:
+        yield from check()
+    except Exception as error:
+        yield Check(
+            check.__name__, "fail", f"{type(error).__name__}: {error}", "reinstall: pip install --force-reinstall ."
+        )
+
+
+def python() -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    # A folder on the path of an older interpreter gets here; pip would have refused.
+    if sys.version_info < (3, 11):  # noqa: UP036
+        yield Check("Python", "fail", version, "use Python 3.11 or newer")
+    else:
+        yield Check("Python", "ok", f"{version} ({sys.executable})")
+
+
+def packages() -> Iterator[Check]:
+    """Versions beside the ranges that were tried together."""
+    from packaging.requirements import Requirement
+
+    own = importlib.metadata.version("steerwidgets")
+    yield Check("steerwidgets", "ok", own)
+    for text in importlib.metadata.requires("steerwidgets") or []:
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(wanted.name, "fail", "not installed", f'pip install "{wanted}"')
+            continue
+        if wanted.specifier.contains(version, prereleases=True):
+            yield Check(wanted.name, "ok", version)
+        else:
+            yield Check(wanted.name, "fail", f"{version}, but {wanted.specifier} is needed", f'pip install "{wanted}"')
+
+
+def torch_device() -> Iterator[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        about = torch.cuda.get_device_properties(0)
+        yield Check("device", "ok", f"CUDA, {about.name}, {about.total_memory / 2**30:.0f} GiB")
+        return
+    threads = torch.get_num_threads()
+    quick = bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
+    advice = "" if quick else 'keep dtype float32: bfloat16 is slow on this CPU (sw.load(..., dtype="float32"))'
+    yield Check("device", "ok", f"CPU, {threads} threads, bfloat16 {'quick' if quick else 'slow'}", advice)
+    if shutil.which("nvidia-smi"):
+        yield Check("GPU", "note", "there is a driver, but this torch does not use it", "install a CUDA build of torch")
+
+
+def embedded_model() -> Iterator[Check]:
+    from steerwidgets.engine import bundled
+
+    try:
+        folder = bundled.weights_folder()
+        size = (folder / bundled.WEIGHTS).stat().st_size / 1e6
+        yield Check("embedded model", "ok", f"{bundled.MODEL_NAME}, {size:.0f} MB")
+    except bundled.MissingModelError:
+        yield Check("embedded model", "note", "not installed; sw.load() without a name needs it", bundled.INSTALL)
+    whole = (bundled.SAE_FOLDER / "sae_weights.safetensors").exists()
+    yield (
+        Check("bundled SAE", "ok", bundled.SAE_FOLDER.name)
+        if whole
+        else Check(
+            "bundled SAE", "fail", f"missing in {bundled.SAE_FOLDER}", "reinstall: pip install --force-reinstall ."
+        )
+    )
+
+
+def front_end() -> Iterator[Check]:
+    folder = Path(__file__).parent / "static"
+    built = sorted(path.name for path in folder.glob("*.js"))
+    if built:
+        yield Check("widgets", "ok", ", ".join(built))
+    else:
+        yield Check("widgets", "fail", f"no bundles in {folder}", "run `make js`, or reinstall")
+
+
+def notebook() -> Iterator[Check]:
+    there = [f"{name} {importlib.metadata.version(name)}" for name in NOTEBOOKS if importlib.util.find_spec(name)]
+    if there:
+        yield Check("notebook", "ok", ", ".join(there))
+    else:
+        yield Check("notebook", "note", "none in this environment", "pip install jupyterlab (scripts work without)")
+
+
+def browser() -> Iterator[Check]:
+    there = next((path for path in map(shutil.which, BROWSERS) if path), None)
+    if there:
+        yield Check("browser", "ok", there)
+    else:
+        yield Check("browser", "note", "none found", "reports are single files: copy them to a machine with a browser")
+
+
+def keys() -> Iterator[Check]:
+    """Whether keys are set; their values are neither read further nor shown."""
+    for variable, use in {
+        "HF_TOKEN": "gated models of the Hub, such as Gemma and Llama",
+        "NDIF_API_KEY": "remote=True",
+        "NEURONPEDIA_API_KEY": "higher limits at Neuronpedia",
+    }.items():
+        found = "set" if os.environ.get(variable) else "not set"
+        yield Check(variable, "ok", found, "" if found == "set" else f"only needed for {use}")
+
+
+def reach(name: str, address: str, timeout: float = 5.0) -> Check:
+    """Whether a service answers at all; no key is sent."""
+    request = urllib.request.Request(address, method="HEAD", headers={"User-Agent": "steerwidgets"})
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            status = answer.status
+    except urllib.error.HTTPError as error:
+        status = error.code
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        return Check(name, "note", f"{address} cannot be reached ({getattr(error, 'reason', error)})", WITHOUT[name])
+    if status >= 500:
+        return Check(name, "note", f"{address} answers {status}", f"try again later; until then {WITHOUT[name]}")
+    if name == "Hugging Face Hub" and os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
+        return Check(name, "note", f"{address} answers, but HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE to download")
+    return Check(name, "ok", f"{address} answers")
