@@ -96,7 +96,7 @@ function noteOf(seen: number, n: number, answered: boolean, by: keyof typeof SCO
   else said.push("Effects compare what the full vector makes the model say with what it says unsteered.");
   if (seen)
     said.push(
-      `${seen === n ? `All ${n}` : `${seen} of ${n}`} prompts built this vector, or have their answer said by one that did: this is not held-out accuracy.`,
+      `${seen === n ? `All ${n}` : `${seen} of ${n}`} prompts built this vector, or have their answer said by one that did: nothing here is held out.`,
     );
   return said.join(" ");
 }

@@ -2,7 +2,7 @@
 
 import { debounced, h, setText } from "../dom";
 import { duration, statusText } from "../ui/status";
-import { type By, count, type PickerHost, SCORES, type State } from "./state";
+import { type By, many, type PickerHost, SCORES, type State } from "./state";
 
 const POSITIONS: [string, string][] = [
   ["last", "last token"],
@@ -70,7 +70,7 @@ export function measurePanel(
     else if (known)
       setText(
         cost,
-        `${count(ids.length)} variants × ${count(n)} prompts = ${count(cells)} cells, about ${duration(Math.max(1, cells * known.seconds))}`,
+        `${many(ids.length, "variant")} × ${many(n, "prompt")} = ${many(cells, "cell")}, about ${duration(Math.max(1, cells * known.seconds))}`,
       );
     else setText(cost, host.get("_suite") || host.get("prompts").length ? "" : "Give prompts to measure on.");
   }

@@ -200,6 +200,7 @@ export function droppedOf(host: PickerHost): Set<number> {
 }
 
 export const count = (n: number) => n.toLocaleString("en-GB");
+export const many = (n: number, what: string) => `${count(n)} ${what}${n === 1 ? "" : "s"}`;
 export const right = (said: Said) => said.right.filter(Boolean).length;
 /** A change, with its sign. */
 export const signed = (value: number, digits = 2) => {

@@ -1,0 +1,170 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { FrozenModel } from "../src/frozen";
+import type { Packed } from "../src/host";
+import picker from "../src/picker";
+import { alike, kept, signed } from "../src/picker/state";
+
+const pack = (values: number[], shape = [values.length]): Packed => ({
+  view: new DataView(new Float32Array(values).buffer),
+  dtype: "float32",
+  shape,
+});
+
+// Three parts (3, 0), (0, 4), (-1, 0) of a direction (2, 4).
+const FEATURES = {
+  ids: [5, 9, 2],
+  labels: ["months", "<b>digits</b>", ""],
+  flags: [[], ["dense"], []],
+  density: [0.001, 0.2, null],
+  tokens: [[" May"], [" 1"], []],
+  coefficients: pack([3, 4, -1]),
+  shares: pack([9 / 26, 16 / 26, 1 / 26]),
+};
+const GEOMETRY = {
+  square: 20,
+  dots: pack([6, 16, -2]),
+  products: pack([9, 0, -3, 0, 16, 0, -3, 0, 1], [3, 3]),
+};
+const said = (text: string[], right: boolean[]) => ({ text, right, score: text.map(() => 1.5) });
+
+function state(live = true): Record<string, unknown> {
+  return {
+    _about: { model: "tiny", hook: "blocks.2.hook_resid_post", sae: "SAE", where: "here", live },
+    _status: { phase: "done", message: "", progress: null, left: null, error: "", job: "" },
+    prompts: [],
+    dropped_ids: [],
+    multiplier: 1.5,
+    positions: [1, 2],
+    by: "logit_diff",
+    k: null,
+    remainder: true,
+    _vector: { kind: "features", name: "v", hook: "blocks.2.hook_resid_post", norm: 4.47, remainder: 0 },
+    _suite: "letters (2)",
+    _features: FEATURES,
+    _geometry: GEOMETRY,
+    _rules: [{ name: "negative", title: "negative coefficient", ids: [2] }],
+    _answers: {
+      by: "logit_diff",
+      answered: true,
+      tasks: ["letters", "letters"],
+      prompts: ["a b", "c d"],
+      expected: ["c", "e"],
+      foils: ["x", "y"],
+      dropped: [],
+      seen: 1,
+      unsteered: said(["x", "y"], [false, false]),
+      full: said(["c", "y"], [true, false]),
+      after: said(["c", "y"], [true, false]),
+    },
+    _cost: { seconds: 0.5, prompts: 2 },
+    _effects: null,
+    _greedy: null,
+  };
+}
+
+let model: FrozenModel;
+let end = new AbortController();
+let el: HTMLElement;
+function mount(live = true): void {
+  model = new FrozenModel(state(live));
+  end = new AbortController();
+  el = document.createElement("div");
+  document.body.replaceChildren(el);
+  picker.render({ model, el, signal: end.signal });
+}
+beforeEach(() => vi.useFakeTimers());
+afterEach(() => {
+  end.abort();
+  vi.useRealTimers();
+});
+const text = (selector: string) => el.querySelector(selector)?.textContent ?? "";
+const rows = () => [...el.querySelectorAll<HTMLElement>(".sw-grid tr[data-at]")];
+const button = (name: string) => [...el.querySelectorAll("button")].find((b) => b.textContent?.startsWith(name));
+
+test("norm and cosine after drops are those of the vectors", () => {
+  const after = (...ids: number[]) => kept(FEATURES, GEOMETRY, new Set(ids));
+  expect(after()).toEqual({ norm: 1, cosine: 1 });
+  // (2, 4) without (0, 4) is (2, 0).
+  expect(after(9)?.norm).toBeCloseTo(2 / Math.sqrt(20));
+  expect(after(9)?.cosine).toBeCloseTo(4 / (2 * Math.sqrt(20)));
+  // Without (3, 0) and (-1, 0) it is (0, 4).
+  expect(after(5, 2)?.norm).toBeCloseTo(4 / Math.sqrt(20));
+  expect(after(5, 2)?.cosine).toBeCloseTo(16 / (4 * Math.sqrt(20)));
+  expect(after(5, 9, 2)).toEqual({ norm: 0, cosine: 0 });
+  expect(kept(FEATURES, { square: 20, dots: null, products: null }, new Set([9]))).toBeNull();
+});
+
+test("small words", () => {
+  expect(signed(-1.234)).toBe("−1.23");
+  expect(signed(0.5, 1)).toBe("+0.5");
+  expect(signed(-0.001)).toBe("0.00");
+  expect(signed(Number.NaN)).toBe("–");
+  expect(alike([1, 2], [2, 1])).toBe(true);
+  expect(alike([1], [1, 2])).toBe(false);
+});
+
+test("largest coefficient first, whatever its sign; labels are text", () => {
+  mount();
+  expect(rows().map((row) => row.querySelector(".sw-picker-label")?.firstChild?.textContent)).toEqual([
+    "<b>digits</b>",
+    "months",
+    "feature 2",
+  ]);
+  expect(el.querySelector("b:not(.sw-picker-detail b)")).toBeNull();
+});
+
+test("a click drops, what is known at once is shown at once, and undo takes it back", async () => {
+  mount();
+  rows()[0]?.click();
+  expect(model.get("dropped_ids")).toEqual([9]);
+  await Promise.resolve();
+  expect(rows()[0]?.getAttribute("aria-selected")).toBe("false");
+  expect(text(".sw-facts")).toContain("2 of 3 features");
+  // The answers after the drop are Python's to say.
+  expect(text(".sw-answers tbody tr")).toContain("…");
+  button("Undo")?.click();
+  expect(model.get("dropped_ids")).toEqual([]);
+});
+
+test("a rule filters, and what it finds is dropped", async () => {
+  mount();
+  const rule = el.querySelector(".sw-tools select") as HTMLSelectElement;
+  expect(button("Drop found")?.disabled).toBe(true);
+  rule.value = "negative";
+  rule.dispatchEvent(new Event("change"));
+  expect(rows().length).toBe(1);
+  expect(text(".sw-picker-measure")).toContain("1 variant × 2 prompts = 2 cells, about 1 s");
+  button("Drop 1 found")?.click();
+  expect(model.get("dropped_ids")).toEqual([2]);
+});
+
+test("right and wrong are said in words as well", () => {
+  mount();
+  expect(text(".sw-answers tbody tr")).toContain("c, right");
+  expect(text(".sw-answers tbody tr")).toContain("x, wrong");
+  expect(text(".sw-picker-side")).toContain("1 of 2 prompts built this vector");
+});
+
+test("measuring asks with what is found; positions that no menu has are shown", () => {
+  mount();
+  const positions = [...el.querySelectorAll<HTMLSelectElement>(".sw-picker-measure select")][0];
+  expect(positions?.value).toBe("[1,2]");
+  button("Measure effects")?.click();
+  expect(model.sent.at(-1)).toMatchObject({ do: "measure" });
+});
+
+test("without a model, what needs one is off and says why", () => {
+  mount(false);
+  for (const name of ["Measure effects", "Choose automatically"]) {
+    expect(button(name)?.disabled).toBe(true);
+    expect(button(name)?.title).toContain("Needs the model");
+  }
+  rows()[0]?.click();
+  expect(model.get("dropped_ids")).toEqual([9]);
+});
+
+test("nothing is left behind", () => {
+  mount();
+  end.abort();
+  expect(model.listeners).toBe(0);
+});
