@@ -1,6 +1,6 @@
 /** The vector's features: which are kept, how large they are, and what dropping each one does. */
 
-import { h, number, setText } from "../dom";
+import { h, number, setText, svg } from "../dom";
 import { type Column, grid } from "../ui/grid";
 import { shown } from "../ui/tokens";
 import { droppedOf, type Effect, effectsOf, type PickerHost, type Row, right, rowsOf, signed } from "./state";
@@ -147,7 +147,8 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   function describe(id: number | null): void {
     const row = rows.find((each) => each.id === id);
     if (!row) {
-      setText(detail, "Point at a feature for its tokens, and its effect prompt by prompt.");
+      setText(detail, `Point at a feature for its tokens, and its effect prompt by prompt. ${legend()}`);
+      detail.title = "";
       return;
     }
     const effect = effects.get(row.id);
@@ -158,11 +159,16 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     if (effect) {
       const spread = Number.isNaN(effect.se) ? "" : ` ± ${number(effect.se)}`;
       parts.push(h("br"), `Dropped: ${signed(effect.effect)}${spread} (standard error over prompts)`);
-      const values = effect.byPrompt.map((value, n) => `${prompts[n] ?? n}: ${signed(value)}`);
-      parts.push(prompts.length <= 12 ? ` · ${effect.byPrompt.map((value) => signed(value, 1)).join("  ")}` : "");
-      detail.title = values.join("\n");
+      parts.push(" ", bars(effect.byPrompt));
+      detail.title = effect.byPrompt.map((value, n) => `${prompts[n] ?? n}: ${signed(value)}`).join("\n");
     } else detail.title = "";
     detail.replaceChildren(...parts);
+  }
+
+  function legend(): string {
+    if (!effects.size) return "";
+    if (host.get("_effects")?.by === "kl") return "Effect: how far dropping it moves the next token's distribution.";
+    return "Effect: to the left, blue, dropping it hurts these prompts; to the right, orange, it helps.";
   }
 
   function found(): void {
@@ -226,6 +232,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   host.watch(["_effects"], () => {
     effects = effectsOf(host.get("_effects"));
     largest = Math.max(0, ...[...effects.values()].map(({ effect }) => Math.abs(effect) || 0));
+    describe(null);
     paint();
   });
   host.watch(["dropped_ids", "_rules"], paint);
@@ -255,6 +262,25 @@ function bar(effect: number | null, largest: number): Node | string {
       h("span", { class: effect < 0 ? "below" : "above", style }),
     ),
     h("span", { class: "sw-effect-value" }, signed(effect)),
+  );
+}
+
+/** One bar a prompt, upwards where dropping helps. */
+function bars(values: number[]): SVGElement {
+  const most = Math.max(1e-9, ...values.map((value) => Math.abs(value) || 0));
+  const height = (value: number) => (9 * Math.abs(value || 0)) / most;
+  return svg(
+    "svg",
+    { class: "sw-picker-bars", width: 5 * values.length, height: 18, "aria-hidden": "true" },
+    ...values.map((value, n) =>
+      svg("rect", {
+        class: value < 0 ? "below" : "above",
+        x: 5 * n,
+        width: 4,
+        y: value < 0 ? 9 : 9 - height(value),
+        height: height(value),
+      }),
+    ),
   );
 }
 
