@@ -34,7 +34,7 @@ def row(index: int, text: str, kind: int, **more) -> dict:
         "index": str(index),
         "authorId": "a",
         "description": text,
-        "embedding": [round(float(v), 5) for v in embedding],
+        "embedding": np.round(embedding, 5).tolist(),
         "typeName": "oai_token-act-pair",
         "explanationModelName": "gpt-4o-mini",
         "umap_x": 0.1,
