@@ -55,18 +55,19 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 
 
 def _read(_app: Any, name: str, source: list[str]) -> None:
-    """Lines `@ name ...` of api.md become entries; `@ *` is all public names that no other line has."""
+    """Lines `@ name ...` of the reference become entries; `@ *` is all public names that no other line has."""
     if name.startswith("tutorials/"):
         # The badge of the notebooks is fetched from Google; the site has its own.
         source[0] = source[0].replace(BADGE, "../_static/colab.svg")
-    if name != "api":
+    if name != "api" and not name.startswith("api/"):
         return
     import steerwidgets as sw
 
-    listed = [line.split()[1:] for line in source[0].splitlines() if line.startswith("@ ")]
-    rest = sorted(set(sw.__all__) - {"__version__"} - {n for names in listed for n in names})
+    pages = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("api/*.md")]
+    listed = {n for line in "\n".join(pages).splitlines() if line.startswith("@ ") for n in line.split()[1:]}
+    rest = sorted(set(sw.__all__) - {"__version__"} - listed)
     if not rest:
-        source[0] = source[0].replace("## More\n\n@ *\n", "")
+        source[0] = source[0].replace("\n## More\n\n@ *\n", "")
 
     def entries(found: re.Match[str]) -> str:
         names = rest if found[1] == "*" else found[1].split()

@@ -23,14 +23,16 @@ PAGE = (
     "body{margin:2rem auto;max-width:1100px;padding:0 1rem;background:var(--sw-own-ground)}"
     "main{display:grid;gap:1.5rem}"
 )
-# A frame in a notebook is as high as what it shows, which its page alone knows; the page around it may set no script.
+# In a frame the ground, the margins and the height are those of the place around it; what height fits, the page alone
+# knows, and says.
 FRAMED = (
-    "if(parent!==window){document.body.style.margin='0';const main=document.querySelector('main');"
+    "if(parent!==window){const{style}=document.body;style.margin=style.padding=0;style.background='transparent';"
+    "const main=document.querySelector('main');"
     "new ResizeObserver(()=>parent.postMessage({steerwidgets:main.offsetHeight},'*')).observe(main)}"
 )
 FITTED = (
     "(()=>{const frame=document.currentScript.previousElementSibling;addEventListener('message',({source,data})=>{"
-    "if(source===frame.contentWindow&&data.steerwidgets>0)"
+    "if(source===frame.contentWindow&&data?.steerwidgets>0)"
     "frame.style.height=Math.min(data.steerwidgets+4,4000)+'px'})})()"
 )
 
