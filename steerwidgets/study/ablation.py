@@ -19,7 +19,7 @@ from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Prompts
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.scoring import Score
-from steerwidgets.study.subject import BY, By, Subject
+from steerwidgets.study.subject import By, Subject
 from steerwidgets.study.tasks import Task, TaskSuite
 
 # Seconds between partial results.
@@ -268,6 +268,3 @@ def _cells(subject: Subject, what: str, feature: int | None, scores: list[Score]
             what, feature, label, item.task, item.prompt, item.answer, subject.foil(item), score.top_token,
             score.correct, score.p_answer, score.logit_diff, score.kl, effect,
         )  # fmt: skip
-
-
-__all__ = ["BY", "AblationResult", "Cost", "ablate_each", "answers_after", "estimate_ablation", "measure"]
