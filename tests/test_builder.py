@@ -251,6 +251,7 @@ def test_saving_writes_what_the_code_reads(model, tmp_path, monkeypatch):
     builder = sw.VectorBuilder(model, positive=A, negative=B, name="../up and away")
     builder.run()
     builder._handle_custom_msg({"do": "save"}, [])
+    builder.wait()
     assert [path.name for path in tmp_path.iterdir()] == ["up-and-away.safetensors"]
     saved = sw.SteeringVector.load(tmp_path / "up-and-away.safetensors")
     assert torch.equal(saved.direction, builder.vector.direction)

@@ -63,7 +63,6 @@ function state(more: Record<string, unknown> = {}) {
       hook: "blocks.2.hook_resid_post",
       norm: norm(V),
       method: "sparse",
-      has_own: false,
       why: null,
       weights: {},
       sentence: "Made.",

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 import traitlets as t
@@ -20,21 +17,18 @@ from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Prompts, check_prompts
 from steerwidgets.engine.model import Read, SteeredModel
-from steerwidgets.study.code import as_code, file_name
+from steerwidgets.study.code import file_name
 from steerwidgets.study.contrast import contrast, feature_vector, pca_contrast
-from steerwidgets.study.foreign import import_vector
 from steerwidgets.study.recipes import Recipe, Replayer, contrasts
-from steerwidgets.study.sentences import in_words
 from steerwidgets.study.xray import LONGEST, Xray, why_no_features, xray
 from steerwidgets.widgets.base import STATIC, StudyWidget
-from steerwidgets.widgets.builder_state import cosines_state, features_state, tokens_state, xray_state
+from steerwidgets.widgets.builder_state import cosines_state, features_state, made_state, tokens_state, xray_state
+from steerwidgets.widgets.builder_upload import Parts, vector_of
 from steerwidgets.widgets.jobs import Job
 
 CONSTRUCTIONS = ("as given", "residual mean", "SAE mean", "PCA of differences", "features")
 DECOMPOSITIONS = ("own", *get_args(Method))
 HOOK = "blocks.0.hook_resid_post"
-# Bytes of a file that the browser may send.
-LARGEST = 20_000_000
 
 
 class _Made(t.Instance):
@@ -117,8 +111,10 @@ class VectorBuilder(StudyWidget):
         self._built: SteeringVector | None = None
         self._seen: tuple[tuple[Any, ...], SteeringVector, Xray] | None = None
         self._replayer: Replayer | None = None
+        # A file from the browser, and the vector that was read from it last.
         self._upload: tuple[str, bytes] | None = None
-        self._parts: list[str] = []
+        self._imported: SteeringVector | None = None
+        self._parts = Parts()
         self._coefficients = {int(i): float(c) for i, c in features.items()} if isinstance(features, Mapping) else {}
         chosen = list(FeatureSet.of(self._coefficients or features)) if features is not None else []
         if construction is None:
@@ -230,7 +226,7 @@ class VectorBuilder(StudyWidget):
             _xray=xray_state(seen, self._most()),
             _cosines=cosines_state(written, self.others),
             _tokens=tokens_state(self.model, made),
-            _made=self._made_state(start, written, made),
+            _made=made_state(self.model, start, written, made, self.decomposition, self.weights),
         )
         self._make("vector", made)
 
@@ -327,74 +323,39 @@ class VectorBuilder(StudyWidget):
         return {
             "why": why,
             "given": None if self.source is None else self.source.name,
-            "imported": self._upload[0] if self._upload else None,
+            "imported": self._upload[0] if self._upload and self.source is self._imported else None,
             "positive": prompts[0] if prompts else [],
             "negative": prompts[1] if prompts else [],
             "labels": [str(self.model.labels.get(i, "")) for i in self.feature_ids],
             "hooks": list(dict.fromkeys([self.hook, *(f"blocks.{i}.hook_resid_post" for i in layers)])),
         }
 
-    def _made_state(self, start: SteeringVector, written: SteeringVector, made: SteeringVector) -> dict[str, Any]:
-        try:
-            code = vars(as_code(made, self.model))
-        except ValueError as error:
-            code = {"steerwidgets": f"# {error}", "nnsight": f"# {error}", "file": None}
-        own = self.decomposition == "own"
-        return {
-            "name": made.name,
-            "hook": str(made.hook),
-            "norm": written.norm,
-            "method": ("own" if start.coefficients is not None else "sparse") if own else self.decomposition,
-            "has_own": start.coefficients is not None,
-            "why": why_no_features(self.model, start),
-            "weights": self.weights,
-            "sentence": in_words(made.recipe),
-            "recipe": json.dumps(made.recipe, indent=2, ensure_ascii=False, default=str),
-            "code": code,
-        }
-
     def _do_upload(self, file: str, part: int, parts: int, data: str) -> None:
-        """One part of a file, base64; the parts come in order, and the last one starts the import."""
-        if part == 0:
-            self._parts = []
-        if part != len(self._parts) or sum(map(len, self._parts)) + len(data) > LARGEST * 4 / 3 + 8:
-            raise ValueError(f"{file} did not arrive whole, or is larger than {LARGEST // 1_000_000} MB.")
-        self._parts.append(data)
-        if part + 1 < parts:
-            return
-        content, self._parts = base64.b64decode("".join(self._parts), validate=True), []
-        # A name from the browser is a name, not a path.
-        self._start("import", lambda job: self._import(PurePosixPath(file.replace("\\", "/")).name, content, None))
+        """One part of a file, base64; the last one starts the import."""
+        content = self._parts.add(file, part, parts, data)
+        if content is not None:
+            self._start("import", lambda job: self._import(file, content, None))
 
     def _import(self, file: str, content: bytes, hook: str | None) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / file
-            path.write_bytes(content)
-            try:
-                vector = import_vector(path, hook)
-            except ValueError:
-                # Several layers, or none named: the hook point in the widget says which.
-                if hook is not None:
-                    raise
-                vector = import_vector(path, self.hook)
-        self.model.traces.check(HookPoint.parse(vector.hook))
-        if vector.direction.numel() != self.model.traces.d_model:
-            raise ValueError(
-                f"{file} holds a vector of {vector.direction.numel()} dimensions, but {self.model.name} has d_model "
-                f"{self.model.traces.d_model}; it was made for another model."
-            )
-        self._upload = (file, content)
+        vector = vector_of(self.model, file, content, hook, self.hook)
+        self._upload, self._imported = (file, content), vector
         with self.hold_trait_notifications():
             self.source, self.hook = vector, str(vector.hook)
             self.construction, self.decomposition = "as given", "own"
 
     def _other_layer(self, change: Any) -> None:
         """Another hook point picks another layer of the file that the vector was imported from."""
-        if self._upload and self.construction == "as given" and self.source and str(self.source.hook) != change.new:
+        read = self.source is self._imported and self.construction == "as given"
+        if self._upload and read and self.source and str(self.source.hook) != change.new:
             file, content = self._upload
             self._start("import", lambda job: self._import(file, content, change.new))
 
     def _do_save(self) -> None:
         """Write the vector where the snippets look for it."""
-        path = self._result().save(file_name(self._result()))
-        self._publish(_saved=f"Saved as {path} in {Path.cwd()}.")
+
+        def save(job: Job) -> None:
+            path = self._result().save(file_name(self._result()))
+            self._publish(_saved=f"Saved as {path} in {Path.cwd()}.")
+
+        # After what is being made now.
+        self._start("save", save)

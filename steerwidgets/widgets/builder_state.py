@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,9 @@ import torch
 
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import SteeredModel
-from steerwidgets.study.xray import METHODS, Xray, promotes
+from steerwidgets.study.code import as_code
+from steerwidgets.study.sentences import in_words
+from steerwidgets.study.xray import METHODS, Xray, promotes, why_no_features
 from steerwidgets.widgets.state import finite, finites, packed
 
 # Features that have a slider; the table of products grows with their square.
@@ -78,6 +81,33 @@ def cosines_state(written: SteeringVector, others: Mapping[str, SteeringVector])
         }
         for name, other in others.items()
     ]
+
+
+def made_state(
+    model: SteeredModel,
+    start: SteeringVector,
+    written: SteeringVector,
+    made: SteeringVector,
+    decomposition: str,
+    weights: Mapping[str, float],
+) -> dict[str, Any]:
+    """The vector that was made of `start`: how, in words, as JSON and as code."""
+    try:
+        code = vars(as_code(made, model))
+    except ValueError as error:
+        code = {"steerwidgets": f"# {error}", "nnsight": f"# {error}", "file": None}
+    has_own = start.coefficients is not None
+    return {
+        "name": made.name,
+        "hook": str(made.hook),
+        "norm": written.norm,
+        "method": ("own" if has_own else "sparse") if decomposition == "own" else decomposition,
+        "why": why_no_features(model, start),
+        "weights": weights,
+        "sentence": in_words(made.recipe),
+        "recipe": json.dumps(made.recipe, indent=2, ensure_ascii=False, default=str),
+        "code": code,
+    }
 
 
 def tokens_state(model: SteeredModel, vector: SteeringVector) -> dict[str, Any]:

@@ -126,8 +126,7 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
       lines,
       include: [0, 1],
       format: percent,
-      read: (at) =>
-        `left by ${at} features: ${lines.map(({ name, y }) => `${percent(y[at])} ${name.toLowerCase()}`).join(", ")}`,
+      read: (at) => `With ${at}: ${lines.map(({ name, y }) => `${percent(y[at])} ${name.toLowerCase()}`).join(", ")}`,
     });
     curves.mark(choosable ? Math.min(most, host.get("k")) : null);
   });

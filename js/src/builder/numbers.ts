@@ -21,7 +21,7 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
   const halves = fact("Halves agree", "Cosine between the vectors that two random halves of the source prompts give");
   const facts = h("dl", { class: "sw-build-facts" }, ...[norm, ratio, cosine, halves].flatMap(({ nodes }) => nodes));
   const list = h("ul", { class: "sw-build-cosines", "aria-label": "Cosines with other vectors" });
-  const beside = h("div", { class: "sw-stack" }, h("h3", null, "Cosines with other vectors"), list);
+  const beside = h("div", { class: "sw-stack sw-build-beside" }, h("h3", null, "Cosines with other vectors"), list);
   let bars: { bar: HTMLElement; text: HTMLElement }[] = [];
 
   const paint = () => {

@@ -71,7 +71,6 @@ export interface Made {
   /** Before weighing. */
   norm?: number;
   method?: Method;
-  has_own?: boolean;
   /** Why the vector cannot be written in features. */
   why?: string | null;
   /** What tokens, recipe and code were made with. */
