@@ -43,7 +43,7 @@ def free_bytes(device: torch.device, groups: Path = Path("/sys/fs/cgroup")) -> i
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     if device.type != "cpu":
         return None
-    # psutil comes with accelerate, and that with transformers' loading.
+    # Comes with transformer-lens, by way of accelerate.
     import psutil  # type: ignore[import-untyped]
 
     free = [int(psutil.virtual_memory().available)]
