@@ -42,7 +42,7 @@ export default widget<State>("FeatureComparator", (root, host) => {
     "div",
     { class: "fc-results" },
     h("section", { "aria-label": "Features" }, table.element),
-    mapSection(host, view),
+    mapSection(host, view, table.grid.point),
   );
   root.append(
     h("header", { class: "sw-head" }, h("h2", null, "Compare features"), exampleChoice(host)),

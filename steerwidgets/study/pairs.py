@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steerwidgets.study.tasks import analogues
+from steerwidgets.study.tasks import Format, analogues
 
 # (name, what is asked, sets A and B as one frame each with a gap for the same words)
 _FRAMES = (
@@ -64,12 +64,13 @@ class PromptPair:
 
 def prompt_pairs() -> list[PromptPair]:
     """The shipped pairs: sequences, sentiment, preference, a bias probe, relations, an indirect object."""
-    sequences = (
-        ("number words", "months", "Two successor sequences, one for one."),
-        ("number words", "weekdays", "Two successor sequences, one for one."),
-        ("number words", "Spanish number words", "One sequence in two languages."),
+    sequences: tuple[tuple[str, str, Format, str], ...] = (
+        ("number words", "months", "list", "Two successor sequences, one for one."),
+        # As sentences: of weekdays there are only three lists of four.
+        ("number words", "weekdays", "sentence", "Two successor sequences, one for one."),
+        ("number words", "Spanish number words", "list", "One sequence in two languages."),
     )
-    pairs = [PromptPair(f"{a} / {b}", about, *map(tuple, analogues(a, b))) for a, b, about in sequences]
+    pairs = [PromptPair(f"{a} / {b}", about, *map(tuple, analogues(a, b, form))) for a, b, form, about in sequences]
     pairs += [
         PromptPair(name, about, tuple(map(a.format, words)), tuple(map(b.format, words)))
         for name, about, (a, b), words in _FRAMES

@@ -74,28 +74,29 @@ def decoder_map(sae: SAE, method: Method = "umap", seed: int = 0, stop: Callable
     with _making.setdefault(sae, threading.Lock()):
         maps = _made.setdefault(sae, {})
         if key not in maps:
-            maps[key] = _pca(sae) if method == "pca" else _umap(sae, seed, stop or (lambda: False))
+            maps[key] = map_of_rows(torch.nn.functional.normalize(sae.W_dec.detach().float()), method, seed, stop)
         return maps[key]
 
 
-def _pca(sae: SAE) -> DecoderMap:
-    rows = _rows(sae)
-    scores, share = principal(rows, 2)
-    return DecoderMap(_scaled(scores.cpu().numpy()), "pca", 0, share)
+def map_of_rows(unit: Tensor, method: Method, seed: int = 0, stop: Callable[[], bool] | None = None) -> DecoderMap:
+    """Positions of any rows of unit length, [n, d], as `decoder_map` makes them; kept nowhere."""
+    if method == "pca":
+        scores, share = principal(unit, 2)
+        return DecoderMap(scaled(scores.cpu().numpy()), "pca", 0, share)
+    return _umap(unit, seed, stop or (lambda: False))
 
 
-def _umap(sae: SAE, seed: int, stop: Callable[[], bool]) -> DecoderMap:
-    rows = _rows(sae)
+def _umap(rows: Tensor, seed: int, stop: Callable[[], bool]) -> DecoderMap:
     start = principal(rows, 2)[0].cpu().numpy()
     if len(rows) < 5:
-        return DecoderMap(_scaled(start), "umap", seed)
+        return DecoderMap(scaled(start), "umap", seed)
     if len(rows) > FULL_WIDTH and rows.shape[1] > COMPONENTS:
         rows = torch.nn.functional.normalize(principal(rows, COMPONENTS)[0])
     ids, distances = neighbours(rows, min(NEIGHBOURS, len(rows) - 1), stop)
     with tempfile.TemporaryFile() as sent:
-        np.savez(sent, ids=ids, distances=distances, start=_scaled(start), seed=seed)
+        np.savez(sent, ids=ids, distances=distances, start=scaled(start), seed=seed)
         sent.seek(0)
-        return DecoderMap(_scaled(_in_process(sent, stop)), "umap", seed)
+        return DecoderMap(scaled(_in_process(sent, stop)), "umap", seed)
 
 
 def principal(rows: Tensor, k: int, iterations: int = 12) -> tuple[Tensor, float]:
@@ -159,11 +160,7 @@ def _in_process(sent: IO[bytes], stop: Callable[[], bool]) -> NDArray[np.float32
     return found
 
 
-def _rows(sae: SAE) -> Tensor:
-    return torch.nn.functional.normalize(sae.W_dec.detach().float())
-
-
-def _scaled(xy: NDArray[np.float32]) -> NDArray[np.float32]:
+def scaled(xy: NDArray[np.float32]) -> NDArray[np.float32]:
     """Centred and within [-1, 1], with the shape kept."""
     low, high = xy.min(0), xy.max(0)
     centred = xy - (low + high) / 2

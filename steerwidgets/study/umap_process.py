@@ -16,7 +16,7 @@ def main() -> None:
     """Read ids, distances, start and seed; write the embedding."""
     with contextlib.suppress(OSError):
         # Whoever waits for the notebook comes first.
-        os.nice(10)
+        os.nice(5)
     os.environ["NUMBA_NUM_THREADS"] = "1"
     import numpy as np
     from umap import UMAP

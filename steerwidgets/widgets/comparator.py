@@ -19,6 +19,7 @@ from steerwidgets.study.pairs import prompt_pairs
 from steerwidgets.study.projection import Cancelled, decoder_map
 from steerwidgets.widgets.base import STATIC, StudyWidget
 from steerwidgets.widgets.comparator_state import about_features, lines, map_of, separations, strips_of, table_of
+from steerwidgets.widgets.export import Snapshot
 from steerwidgets.widgets.jobs import Job, Worker
 
 SIZES = (15, 50, 100, None)
@@ -45,7 +46,7 @@ class FeatureComparator(StudyWidget):
 
     INPUTS: ClassVar[tuple[str, ...]] = ("a", "b", "k", "read", "selected")
     QUIET: ClassVar[frozenset[str]] = frozenset({"k", "selected"})
-    HEIGHT: ClassVar[int] = 980
+    HEIGHT: ClassVar[int] = 1100
     _esm = STATIC / "comparator.js"
 
     a = t.List(t.Unicode()).tag(sync=True)
@@ -117,7 +118,7 @@ class FeatureComparator(StudyWidget):
         self._whole_map()
         return super().to_html(path, title)
 
-    def snapshot(self) -> Any:
+    def snapshot(self) -> Snapshot:
         """The widget as it is now, to display in a notebook that will be read without a kernel."""
         self._whole_map()
         return super().snapshot()
@@ -138,6 +139,9 @@ class FeatureComparator(StudyWidget):
         return list(ids)
 
     def _compute(self, job: Job) -> None:
+        for name, prompts in (("A", self.a), ("B", self.b)):
+            if not prompts:
+                raise ValueError(f"set {name} is empty; give at least one prompt, one a line.")
         job.report(0, 3, "Reading the prompts")
         comparison = compare(self.model, self.a, self.b, self.k, self.read)
         table = table_of(comparison, self._run + 1)

@@ -10,7 +10,7 @@ import type { View } from "./view";
 
 type Kind = "pca" | "umap";
 
-export function mapSection(host: ComparatorHost, view: View): HTMLElement {
+export function mapSection(host: ComparatorHost, view: View, onPoint: (id: number | null) => void): HTMLElement {
   let kind: Kind = "pca";
   let chosen = false;
   let touched = false;
@@ -20,7 +20,10 @@ export function mapSection(host: ComparatorHost, view: View): HTMLElement {
     label: "Map of the SAE's decoder rows",
     signal: host.signal,
     about: (id) => [view.features().label(id) || "no label", line(id)],
-    onHover: view.point,
+    onHover: (id) => {
+      view.point(id);
+      onPoint(id);
+    },
     onPick: (id) => {
       const now = new Set(host.get("selected"));
       if (!now.delete(id)) now.add(id);

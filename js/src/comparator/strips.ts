@@ -81,7 +81,7 @@ export function stripsOf(host: ComparatorHost, view: View, set: 0 | 1): HTMLElem
       cell?.focus({ preventScroll: true });
     }
     rest.hidden = prompts.length <= to - from;
-    rest.textContent = `The first ${to - from} of ${prompts.length} prompts; all of them count.`;
+    rest.textContent = rest.hidden ? "" : `The first ${to - from} of ${prompts.length} prompts; all of them count.`;
     heat = new Float32Array(strips.sinks.length);
     paint();
     marks();

@@ -49,6 +49,8 @@ export interface Grid {
   element: HTMLElement;
   /** Rows, their values or the selection have changed. */
   refresh(): void;
+  /** Marks the row that is pointed at elsewhere, and brings it into sight; null for none. */
+  point(id: number | null): void;
   /** Brings a row into sight and makes it the active one. */
   reveal(id: number): void;
   /** The ids of the rows that search and `keep` leave, in the order shown. */
@@ -67,6 +69,7 @@ export function grid(options: GridOptions): Grid {
   let active = 0;
   let anchor = 0;
   let from = 0;
+  let pointed: number | null = null;
   let width = Number.POSITIVE_INFINITY;
   const prefix = uid();
 
@@ -162,7 +165,7 @@ export function grid(options: GridOptions): Grid {
         id: `${prefix}-${at}`,
         "aria-rowindex": at + 2,
         "aria-selected": String(selected.has(options.id(row))),
-        class: at === active ? "active" : null,
+        class: [at === active && "active", options.id(row) === pointed && "pointed"].filter(Boolean).join(" ") || null,
         "data-at": at,
       },
       ...columns.filter(fits).map((column) => {
@@ -196,13 +199,17 @@ export function grid(options: GridOptions): Grid {
     options.onSelect([...ids]);
   }
 
-  function go(at: number): void {
-    active = at;
+  function intoSight(at: number): void {
     const top = at * HEIGHT;
     const head = table.tHead?.offsetHeight ?? HEIGHT;
     if (top < box.scrollTop) box.scrollTop = top;
     else if (top + HEIGHT + head > box.scrollTop + box.clientHeight)
       box.scrollTop = top + HEIGHT + head - box.clientHeight;
+  }
+
+  function go(at: number): void {
+    active = at;
+    intoSight(at);
     draw();
     const row = order[at];
     options.onFocus?.(row === undefined ? null : options.id(row));
@@ -289,6 +296,12 @@ export function grid(options: GridOptions): Grid {
   return {
     element,
     refresh,
+    point(id) {
+      pointed = id;
+      const found = order.findIndex((row) => options.id(row) === id);
+      if (found >= 0) intoSight(found);
+      draw();
+    },
     reveal(id) {
       const found = order.findIndex((row) => options.id(row) === id);
       if (found >= 0) go(found);

@@ -4,7 +4,7 @@
  */
 
 import { everyFrame, h, setText, uid } from "../dom";
-import { FAINT, PLAIN, paintPoints, paintTop, palette, where, within } from "./map_paint";
+import { type Buffer, FAINT, PLAIN, paintPoints, paintTop, palette, where, within } from "./map_paint";
 import { Cells, type Place, towards, type XY } from "./scatter";
 
 export { FAINT, PLAIN };
@@ -92,7 +92,7 @@ export function pointMap(options: MapOptions): PointMap {
   let view = { zoom: 1, x: 0, y: 0 };
   let size = { width: 0, height: 0, ratio: 1 };
   let stale = true;
-  const buffer = { covered: new Uint8Array(0) };
+  const buffer: Buffer = { image: null, raster: null };
   const colour = palette(probe);
 
   const at = (ratio = 1): Place => ({
@@ -153,7 +153,7 @@ export function pointMap(options: MapOptions): PointMap {
   }
 
   function hover(point: number | null, here: boolean): void {
-    if (hovered === point) return;
+    if (hovered === point && (own || !here)) return;
     hovered = point;
     own = here;
     redraw();

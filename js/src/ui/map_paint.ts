@@ -1,6 +1,6 @@
 /** Draws a map of points: all of them as a density, marked ones on top by shape and colour. */
 
-import { across, type Colour, coverage, down, type Place, shades, type XY } from "./scatter";
+import { across, type Colour, down, type Place, type Raster, shades, splat, type XY } from "./scatter";
 
 /** What a point is: nothing special, one of three kinds, or marked faintly. */
 export const PLAIN = 0;
@@ -30,9 +30,20 @@ export function palette(probe: HTMLElement): (name: string) => Colour {
   };
 }
 
-/** Pixels that are kept from one drawing to the next. */
+/** The image that points are drawn into; one of that size is used again. */
 export interface Buffer {
-  covered: Uint8Array;
+  image: ImageData | null;
+  raster: Raster | null;
+}
+
+function rasterOf(context: Canvas, buffer: Buffer): [ImageData, Raster] {
+  const { width, height } = context.canvas;
+  if (buffer.image?.width !== width || buffer.image.height !== height || !buffer.raster) {
+    buffer.image = context.createImageData(width, height);
+    const pixels = new Uint32Array(buffer.image.data.buffer);
+    buffer.raster = { width, height, covered: new Uint8Array(width * height), pixels };
+  }
+  return [buffer.image, buffer.raster];
 }
 
 /** All points; `ratio` is device pixels a CSS pixel, `zoom` 1 shows the whole map. */
@@ -45,16 +56,11 @@ export function paintPoints(
   colour: (name: string) => Colour,
   buffer: Buffer,
 ): void {
-  const { width, height } = context.canvas;
-  if (buffer.covered.length !== width * height) buffer.covered = new Uint8Array(width * height);
   const many = points.xy.length > 40_000;
   const dot = Math.max(1, Math.round(ratio * (many ? 1 : 2) * Math.min(2, zoom ** 0.4)));
-  coverage(points.xy, place, width, height, dot, buffer.covered);
   const ground = colour("--sw-ground");
-  const table = shades(ground, colour("--sw-ink"));
-  const image = context.createImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let n = 0; n < pixels.length; n++) pixels[n] = table[buffer.covered[n] as number] as number;
+  const [image, raster] = rasterOf(context, buffer);
+  splat(points.xy, place, dot, shades(ground, colour("--sw-ink")), raster);
   context.putImageData(image, 0, 0);
 
   const radius = ratio * (points.marked.length > 400 ? 2.6 : 3.8) * Math.min(1.6, zoom ** 0.25);

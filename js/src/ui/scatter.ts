@@ -86,9 +86,20 @@ export function towards(xy: XY, from: number, dx: number, dy: number, candidates
   return best;
 }
 
-/** How many points cover each pixel, up to 255; a point is a square of `size` pixels. */
-export function coverage(xy: XY, place: Place, width: number, height: number, size: number, into: Uint8Array): void {
-  into.fill(0);
+/** What pixels are drawn into, kept from one frame to the next. */
+export interface Raster {
+  width: number;
+  height: number;
+  /** How many points cover each pixel, up to 255. */
+  covered: Uint8Array;
+  pixels: Uint32Array;
+}
+
+/** Draws each point as a square of `size` pixels, in the shade of how many points cover a pixel (`shades`). */
+export function splat(xy: XY, place: Place, size: number, table: Uint32Array, raster: Raster): void {
+  const { width, height, covered, pixels } = raster;
+  covered.fill(0);
+  pixels.fill(table[0] as number);
   const half = (size - 1) / 2;
   for (let i = 0; i < xy.length; i += 2) {
     const left = Math.round(across(place, xy[i] as number) - half);
@@ -96,8 +107,11 @@ export function coverage(xy: XY, place: Place, width: number, height: number, si
     if (left < 0 || top < 0 || left + size > width || top + size > height) continue;
     for (let row = top; row < top + size; row++) {
       const start = row * width + left;
-      for (let pixel = start; pixel < start + size; pixel++)
-        if ((into[pixel] as number) < 255) (into[pixel] as number)++;
+      for (let pixel = start; pixel < start + size; pixel++) {
+        const n = Math.min(255, (covered[pixel] as number) + 1);
+        covered[pixel] = n;
+        pixels[pixel] = table[n] as number;
+      }
     }
   }
 }

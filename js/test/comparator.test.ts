@@ -1,0 +1,243 @@
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import comparator from "../src/comparator";
+import { BOTH, counted, grouped, ONLY_A, ONLY_B, OTHER, padded, ranked } from "../src/comparator/groups";
+import { separationWords } from "../src/comparator/map";
+import { asPrompts, asText } from "../src/comparator/prompts";
+import { isRead, readAt } from "../src/comparator/strips";
+import { FrozenModel } from "../src/frozen";
+import type { Packed } from "../src/host";
+import { paintStrip, tokenStrip } from "../src/ui/tokens";
+
+function packed(array: Float32Array | Int32Array | Uint8Array): Packed {
+  const dtype = array instanceof Float32Array ? "float32" : array instanceof Int32Array ? "int32" : "uint8";
+  return { view: new DataView(array.slice().buffer), dtype, shape: [array.length] };
+}
+const floats = (...values: number[]) => packed(Float32Array.from(values));
+const ints = (...values: number[]) => packed(Int32Array.from(values));
+
+const HOSTILE = '<img src=x onerror="window.hit = 1">';
+const IDLE = { phase: "idle", message: "", progress: null, left: null, error: "", job: "" };
+
+/** Two prompts a set, two tokens a prompt, of which the first is a sink; features 1, 3 and 4 of six fire. */
+function state(live = true): Record<string, unknown> {
+  return {
+    _about: { model: "tiny", hook: "blocks.2.hook_resid_post", sae: "SAE", where: "here", live },
+    _status: IDLE,
+    a: ["a b", "a c"],
+    b: ["d e", "d f"],
+    k: 2,
+    read: "last",
+    selected: [],
+    _examples: [{ name: "x / y", about: "", a: ["x"], b: ["y"] }],
+    _features: {
+      labels: ["", HOSTILE, "", "months", "numbers", ""],
+      flags: packed(Uint8Array.of(0, 4, 0, 0, 0, 0)),
+      score: floats(Number.NaN, 0.5, Number.NaN, Number.NaN, 0.25, Number.NaN),
+    },
+    _table: {
+      run: 1,
+      prompts: [2, 2],
+      read: "last",
+      ids: ints(1, 3, 4),
+      mean_a: floats(4, 1, 0),
+      mean_b: floats(0, 2, 3),
+      freq_a: floats(1, 0.5, 0),
+      freq_b: floats(0, 1, 1),
+      effect: floats(1, -1, -1),
+      p: floats(0.3, 0.3, 0.3),
+      q: floats(0.4, 0.4, 0.4),
+      rank_a: ints(1, 2, 0),
+      rank_b: ints(0, 2, 1),
+      each_a: floats(6, 0, 0, 2, 2, 0),
+      each_b: floats(0, 2, 2, 0, 2, 4),
+    },
+    _strips: {
+      tokens: [
+        ["a", " b"],
+        ["a", " c"],
+        ["d", " e"],
+        ["d", " f"],
+      ],
+      sinks: packed(Uint8Array.of(1, 0, 1, 0, 1, 0, 1, 0)),
+      in_a: 2,
+      // Feature 1 fires on every sink as well, a hundred times as strongly.
+      start: ints(0, 4, 5, 6),
+      at: ints(0, 1, 2, 3, 3, 7),
+      value: floats(600, 6, 600, 2, 2, 4),
+    },
+    _separation: [{ k: 2, n: [1, 1], why: "two few" }],
+    _map: {
+      pca: floats(0, 0, 1, 1, -1, 1, 0.5, 0, 0, 0.5, -1, -1),
+      umap: null,
+      share: 0.5,
+      seed: 0,
+      busy: true,
+      error: "",
+    },
+    _vector: {},
+  };
+}
+
+let model: FrozenModel;
+let end: AbortController;
+function mount(with_: Record<string, unknown> = state()): void {
+  model = new FrozenModel(with_);
+  end = new AbortController();
+  comparator.render({ model, el: document.body, signal: end.signal });
+}
+beforeEach(() => vi.useFakeTimers());
+afterEach(() => {
+  end?.abort();
+  document.body.replaceChildren();
+  vi.useRealTimers();
+});
+const settled = async () => {
+  await Promise.resolve();
+  vi.advanceTimersByTime(100);
+};
+const all = <E extends HTMLElement = HTMLElement>(selector: string) => [...document.querySelectorAll<E>(selector)];
+const button = (name: string) =>
+  all<HTMLButtonElement>("button").find((b) => b.textContent === name) as HTMLButtonElement;
+const ids = () => all("tbody tr[data-at]").map((row) => Number(row.querySelector("td")?.textContent));
+const counts = () =>
+  all(".fc-counts tbody tr").map((row) =>
+    [...row.querySelectorAll("td")].slice(0, 3).map((c) => Number(c.textContent)),
+  );
+
+test("what does not fire is in no top, and of equals the lower id comes first", () => {
+  expect([...ranked([2, 0, 5, 2], [9, 1, 3, 4])]).toEqual([3, 0, 1, 2]);
+  const groups = grouped([1, 2, 3, 0], [2, 0, 1, 0], 2);
+  expect([...groups]).toEqual([BOTH, ONLY_A, ONLY_B, OTHER]);
+  expect(counted(groups)).toEqual({ a: 1, both: 1, b: 1 });
+  expect(counted(grouped([1, 0], [1, 0], null))).toEqual({ a: 0, both: 1, b: 0 });
+});
+
+test("tops filled up with silent features agree on them", () => {
+  // Of ten features, A fires on 5 and B on 7: both are filled up with 0, 1 and 2.
+  expect(padded([1, 0], [0, 1], [5, 7], 10, 4)).toEqual({ a: 1, both: 3, b: 1 });
+  expect(padded([1, 0], [0, 1], [5, 7], 10, 1)).toEqual({ a: 1, both: 0, b: 1 });
+});
+
+test("prompts keep their spaces and line breaks on the way through a text field", () => {
+  const prompts = ["one ", " two", "Q: a\nA:"];
+  expect(asPrompts(asText(prompts))).toEqual(prompts);
+  expect(asPrompts("a\r\n\n   \nb")).toEqual(["a", "b"]);
+});
+
+test("a token stands for a position that every prompt has", () => {
+  expect(readAt(4, 5, 3)).toBe("last");
+  expect(readAt(1, 5, 3)).toBe(1);
+  expect(readAt(3, 5, 3)).toBe(-2);
+  expect(readAt(4, 9, 3)).toBeNull();
+  expect([0, 1, 2].map((at) => isRead(-2, at, 3))).toEqual([false, true, false]);
+  expect([0, 1, 2].map((at) => isRead("last", at, 3))).toEqual([false, false, true]);
+});
+
+test("the separation is said in words, with its null, or why it was not tested", () => {
+  const test_ = {
+    k: 15,
+    n: [8, 9] as [number, number],
+    why: "",
+    score: 1.594,
+    null: 1.38,
+    p: 0.011,
+    permutations: 10000,
+  };
+  const words = separationWords([test_], 15);
+  expect(words).toContain("8 A-only and 9 B-only decoder rows of the top 15 lie apart: pseudo-F 1.59");
+  expect(words).toContain("p = 0.011");
+  expect(separationWords([{ ...test_, p: 1 / 10001 }], 15)).toContain("p ≤ 0.0001");
+  expect(separationWords([{ ...test_, p: 0.2 }], 15)).toContain("do not lie apart");
+  expect(separationWords([{ k: null, n: [1, 0], why: "few" }], null)).toContain("No separation test for all features");
+  expect(separationWords([test_], 50)).toBe("");
+});
+
+test("counts, table and filter show the comparison, and k is changed without Python", async () => {
+  mount();
+  expect(counts()[0]).toEqual([1, 1, 1]);
+  expect(ids()).toEqual([1, 3, 4]);
+  all<HTMLInputElement>(".fc-filter input")[1]?.click();
+  expect(ids()).toEqual([1]);
+  all<HTMLInputElement>(".fc-counts input")[1]?.click();
+  await settled();
+  expect(model.state.k).toBe(15);
+  expect(model.saves).toBe(1);
+});
+
+test("one pair of prompts is looked at with its own activations and its own groups", () => {
+  mount();
+  all<HTMLButtonElement>(".fc-number")[0]?.click();
+  expect(ids()).toEqual([1, 3, 4]);
+  expect(all("tbody tr[data-at]").map((row) => row.querySelector("td:nth-child(3)")?.textContent)).toEqual([
+    "6.0",
+    "0.0",
+    "0.0",
+  ]);
+  expect(counts()[0]).toEqual([1, 0, 2]);
+  expect(document.querySelector(".fc-what")?.textContent).toBe("Prompt 1 of both");
+  button("Show all").click();
+  expect(document.querySelector(".fc-what")?.textContent).toBe("All prompts, as means");
+});
+
+test("pointing at a feature shades tokens, and attention sinks do not set the scale", () => {
+  mount();
+  document.querySelector("tbody tr[data-at]")?.dispatchEvent(new Event("pointerover", { bubbles: true }));
+  const heat = all(".fc-strips .sw-token").map((token) => token.style.getPropertyValue("--heat"));
+  expect(heat).toEqual(["0%", "100%", "0%", "33%", "0%", "0%", "0%", "0%"]);
+  expect(all(".fc-strips .sw-token")[1]?.title).toContain("fires at 6.0");
+  expect(all(".fc-strips .sw-token")[0]?.title).toContain("attention sink");
+});
+
+test("labels stay text, and flags stand beside them", () => {
+  mount();
+  expect(document.querySelector("img")).toBeNull();
+  expect(document.querySelector(".fc-text")?.textContent).toBe(HOSTILE);
+  expect(all(".sw-flag").map((flag) => flag.textContent)).toEqual(["dense"]);
+});
+
+test("an empty set is refused before Python hears of it", async () => {
+  mount();
+  button("Edit prompts").click();
+  const fields = all<HTMLTextAreaElement>("textarea");
+  (fields[0] as HTMLTextAreaElement).value = " ";
+  fields[0]?.dispatchEvent(new Event("input"));
+  button("Compare").click();
+  await settled();
+  expect(all(".fc-wrong")[0]?.textContent).toContain("Set A is empty");
+  expect(model.state.a).toEqual(["a b", "a c"]);
+  (fields[0] as HTMLTextAreaElement).value = "new";
+  button("Compare").click();
+  expect(model.state.a).toEqual(["new"]);
+});
+
+test("a recording says why it cannot compare, and can still be looked at", async () => {
+  mount(state(false));
+  for (const name of ["Compare", "Edit prompts", "Send to vector"]) {
+    expect(button(name).disabled).toBe(true);
+    expect(button(name).title).toContain("open the widget in a notebook");
+  }
+  expect(document.querySelector(".fc-strips .sw-strip button")).toBeNull();
+  document.querySelector<HTMLElement>("tbody tr[data-at]")?.click();
+  await settled();
+  expect(model.state.selected).toEqual([1]);
+  expect(document.querySelector(".fc-selection")?.textContent).toContain("1 feature selected");
+});
+
+test("a view that goes leaves nothing behind", async () => {
+  mount();
+  await settled();
+  expect(model.listeners).toBeGreaterThan(5);
+  end.abort();
+  expect(model.listeners).toBe(0);
+});
+
+test("tokens are painted again in place", () => {
+  const strip = tokenStrip({ tokens: ["a", " b"], label: "prompt", onPick: () => {} });
+  document.body.append(strip);
+  const second = strip.querySelectorAll("button")[1] as HTMLButtonElement;
+  second.focus();
+  paintStrip(strip, [0, 0.5], (at) => (at ? "fires at 3.0" : ""));
+  expect(document.activeElement).toBe(second);
+  expect(second.style.getPropertyValue("--heat")).toBe("50%");
+  expect(second.getAttribute("aria-label")).toBe("token 1: ·b, fires at 3.0");
+});
