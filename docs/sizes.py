@@ -33,8 +33,9 @@ def pages(folder: Path) -> dict[str, Path]:
     vector = sw.contrast(model, numbers[:4], months[:4], name="to numbers")
     [task] = sw.tasks.successors("numbers", formats=("list",), sequences=("months",))
     written = vector.decompose(model, "sparse", k=16)
+    stops, doses = [m / 4 for m in range(-8, 17)], {vector.name: 1.5}
     playground = sw.SteeringPlayground(
-        model, vectors=vector, prompt="May, June, July, August,", doses={vector.name: 1.5}, max_new_tokens=8
+        model, vectors=vector, prompt="May, June, July, August,", multipliers=stops, doses=doses, max_new_tokens=8
     )
     playground.run()
     playground.record([0.5, 1.0, 1.5, 2.0])

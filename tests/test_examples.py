@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
 
@@ -40,7 +41,7 @@ assert vector.cosine(decomposed) > 0.9 > vector.cosine(wrong)
 assert builder.vector.cosine(vector) > 0.99 and again.cosine(builder.vector) > 0.999
 """,
     "03_ablate": """
-assert helps > hurts and len(table) == 24 and picker.ablation.table["effect"].equals(result.table["effect"])
+assert helps > hurts and len(table) == 16 and picker.ablation.table["effect"].equals(result.table["effect"])
 assert list(picker.vector.features) == [i for i in vector.features if i not in odd]
 """,
     "04_steering_playground": """
@@ -60,7 +61,10 @@ assert model.tokens("ab")[0] == "<bos>" and len(found.accuracy()) == 5
 assert str(gemma.hook) == "blocks.20.hook_resid_post" and gemma.sae.activation == "jumprelu"
 """,
     "08_ndif": "assert difference == 0 and size < whole / 10 and 'NDIF' in model.where",
-    "09_train_your_own_sae": "assert steps['unexplained'].iloc[-1] < steps['unexplained'].iloc[0] and ours < 0.6 < bundled and model.health.level == 'red'",
+    "09_train_your_own_sae": """
+assert steps["unexplained"].iloc[-1] < steps["unexplained"].iloc[0]
+assert ours < 0.6 < bundled and model.health.level == "red"
+""",
 }
 SMALLER = """
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
@@ -289,7 +293,10 @@ def test_nbconvert_keeps_the_widgets(lesson, offline, tmp_path):
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(require_js_url="", jquery_url="", mathjax_url="", mermaid_js_url="")
-    html, _ = exporter.from_notebook_node(lesson("04_steering_playground"))
+    notebook = deepcopy(lesson("04_steering_playground"))
+    # The badge is a picture on Colab's own site.
+    assert "colab-badge.svg" in notebook["cells"].pop(1)["source"]
+    html, _ = exporter.from_notebook_node(notebook)
     path = tmp_path / "lesson.html"
     path.write_text(html, encoding="utf-8")
     offline.goto(path.as_uri())

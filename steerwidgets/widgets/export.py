@@ -13,6 +13,8 @@ from typing import Any
 from anywidget import AnyWidget
 from ipywidgets.widgets.widget import _remove_buffers
 
+from steerwidgets.widgets.frame import AROUND, INSIDE
+
 STATIC = Path(__file__).parent.parent / "static"
 # blob: is where a module can be imported from without a network.
 POLICY = (
@@ -22,18 +24,6 @@ POLICY = (
 PAGE = (
     "body{margin:2rem auto;max-width:1100px;padding:0 1rem;background:var(--sw-own-ground)}"
     "main{display:grid;gap:1.5rem}"
-)
-# In a frame the ground, the margins and the height are those of the place around it; what height fits, the page alone
-# knows, and says.
-FRAMED = (
-    "if(parent!==window){const{style}=document.body;style.margin=style.padding=0;style.background='transparent';"
-    "const main=document.querySelector('main');"
-    "new ResizeObserver(()=>parent.postMessage({steerwidgets:main.offsetHeight},'*')).observe(main)}"
-)
-FITTED = (
-    "(()=>{const frame=document.currentScript.previousElementSibling;addEventListener('message',({source,data})=>{"
-    "if(source===frame.contentWindow&&data?.steerwidgets>0)"
-    "frame.style.height=Math.min(data.steerwidgets+4,4000)+'px'})})()"
 )
 
 
@@ -65,7 +55,7 @@ def page(widgets: Sequence[AnyWidget], title: str) -> str:
         f"<style>{style}{PAGE}</style></head><body><main>{places}"
         "<noscript>This page needs JavaScript; it asks for nothing over the network.</noscript></main>"
         f'<script type="application/json" id="sw-state">{content}</script>'
-        f"<script>{FRAMED}</script><script>{boot}</script></body></html>"
+        f"<script>{INSIDE}</script><script>{boot}</script></body></html>"
     )
 
 
@@ -91,7 +81,7 @@ class Snapshot:
         html = self.html.replace("&", "&amp;").replace("'", "&#39;")
         return (
             f'<iframe srcdoc=\'{html}\' sandbox="allow-scripts" title="steerwidgets" '
-            f'style="width:100%;height:{self.height}px;border:0"></iframe><script>{FITTED}</script>'
+            f'style="width:100%;height:{self.height}px;border:0"></iframe><script>{AROUND}</script>'
         )
 
 
