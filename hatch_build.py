@@ -12,7 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 BUNDLE = (
     *("page.js", "page.css", "standalone.js", "widgets.css"),
-    *("comparator.js", "builder.js", "picker.js", "playground.js"),
+    *("comparator.js", "builder.js", "picker.js", "playground.js", "linked.js"),
 )
 REBUILD = "STEERWIDGETS_BUILD_JS"
 

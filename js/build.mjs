@@ -29,7 +29,7 @@ const built = await Promise.all([
   esbuild.build({
     ...common,
     format: "esm",
-    entryPoints: ["comparator", "builder", "picker", "playground"]
+    entryPoints: ["comparator", "builder", "picker", "playground", "linked"]
       .map((name) => `src/${name}.ts`)
       .concat("src/widgets.css"),
   }),

@@ -43,6 +43,7 @@ _NAMES = {
     "prompt_pairs": "steerwidgets.study.pairs",
     "FeatureComparator": "steerwidgets.widgets.comparator",
     "AblationPicker": "steerwidgets.widgets.picker",
+    "LinkedMaps": "steerwidgets.widgets.linked",
     "GreedyAblation": "steerwidgets.study.greedy",
     "greedy_ablation": "steerwidgets.study.greedy",
     "estimate_ablation": "steerwidgets.study.ablation",
@@ -93,9 +94,10 @@ if TYPE_CHECKING:
     from steerwidgets.study.vector_files import export_vector as export_vector
     from steerwidgets.study.xray import xray as xray
     from steerwidgets.widgets.builder import VectorBuilder as VectorBuilder
+    from steerwidgets.widgets.comparator import FeatureComparator as FeatureComparator
+    from steerwidgets.widgets.linked import LinkedMaps as LinkedMaps
     from steerwidgets.widgets.picker import AblationPicker as AblationPicker
     from steerwidgets.widgets.playground import SteeringPlayground as SteeringPlayground
-    from steerwidgets.widgets.comparator import FeatureComparator as FeatureComparator
 
 
 def __getattr__(name: str) -> Any:

@@ -24,7 +24,7 @@ IDLE = {"phase": "idle", "message": "", "progress": None, "left": None, "error":
 
 
 class StudyWidget(anywidget.AnyWidget):
-    """A widget over a `SteeredModel`.
+    """A widget, in all but a few cases over a `SteeredModel`.
 
     Traits are of two kinds: inputs, which the browser and Python both set; and results, whose names begin with `_` and
     which Python alone writes. Both are replaced, never changed in place. Results are published from the widget's own
@@ -45,10 +45,14 @@ class StudyWidget(anywidget.AnyWidget):
     def __init__(self, model: SteeredModel, **inputs: Any) -> None:
         if not isinstance(model, SteeredModel):
             raise TypeError(f"{type(self).__name__} needs a model first, as sw.load() gives; found {model!r}.")
+        self.model = model
+        self._open(_about(model), inputs)
+
+    def _open(self, about: dict[str, Any], inputs: dict[str, Any]) -> None:
+        """The rest of making a widget: what it is about, its worker, its inputs."""
         unknown = sorted(set(inputs) - set(self.INPUTS))
         if unknown:
             raise TypeError(f"{type(self).__name__} has no option {unknown[0]!r}; it takes {', '.join(self.INPUTS)}.")
-        self.model = model
         self._worker = Worker()
         self._lock = threading.RLock()
         self._awake = False
@@ -56,7 +60,7 @@ class StudyWidget(anywidget.AnyWidget):
         self._computed: tuple[Any, ...] | None = None
         self._begun: tuple[Any, ...] | None = None
         self._last_told = 0.0
-        super().__init__(_about=_about(model), **inputs)
+        super().__init__(_about=about, **inputs)
         _route_beside_cells(self)
         self.on_msg(self._heard)
         for name in self.INPUTS:
@@ -64,7 +68,7 @@ class StudyWidget(anywidget.AnyWidget):
                 self.observe(self._input_changed, name)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.model.name})"
+        return f"{type(self).__name__}({self._about['model']})"
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         # Where pages are built from notebooks, what is live for a reader is recorded for the page.
@@ -102,7 +106,7 @@ class StudyWidget(anywidget.AnyWidget):
     def to_html(self, path: str | Path, title: str | None = None) -> Path:
         """Write this widget as one page that opens from disk, without a kernel or a network."""
         self._ready_result()
-        return write_page([self], path, title or f"{type(self).__name__}, {self.model.name}")
+        return write_page([self], path, title or f"{type(self).__name__}, {self._about['model']}")
 
     def snapshot(self) -> Snapshot:
         """The widget as it is now, to display in a notebook that will be read without a kernel."""

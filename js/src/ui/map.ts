@@ -33,7 +33,13 @@ export interface PointMap {
   mark(kinds: Uint8Array, selected: ReadonlySet<number>): void;
   /** Show a point as the one pointed at; null for none. */
   hover(point: number | null): void;
+  /** Show points that belong to what is pointed at on another map; the first is named. */
+  partners(points: readonly number[]): void;
+  /** What dragging does, where something else than `tools` chooses it. */
+  drag(dragging: Dragging): void;
 }
+
+export type Dragging = "move" | "lasso";
 
 const FAR = 40;
 const NEAR = 0.9;
@@ -86,8 +92,9 @@ export function pointMap(options: MapOptions): PointMap {
   let hovered: number | null = null;
   // Pointed at here, and not where else the point is shown: then its name is read there.
   let own = false;
+  let others: readonly number[] = [];
   let lasso: [number, number][] | null = null;
-  let dragging: "move" | "lasso" = "move";
+  let dragging: Dragging = "move";
   // Zoom, and how far the middle is off, in CSS pixels.
   let view = { zoom: 1, x: 0, y: 0 };
   let size = { width: 0, height: 0, ratio: 1 };
@@ -121,17 +128,21 @@ export function pointMap(options: MapOptions): PointMap {
     if (context) {
       context.setTransform(size.ratio, 0, 0, size.ratio, 0, 0);
       context.clearRect(0, 0, size.width, size.height);
-      paintTop(context, { xy, kinds, marked }, at(), selected, hovered, lasso, colour);
+      const rings = hovered === null ? others : [hovered];
+      paintTop(context, { xy, kinds, marked }, at(), selected, rings, lasso, colour);
     }
     showTip(at());
   }
 
   function showTip(place: Place): void {
-    tip.hidden = hovered === null || lasso !== null || !own;
-    if (hovered === null || tip.hidden) return;
-    const [title, line] = options.about(hovered);
+    const point = hovered === null ? others[0] : own ? hovered : undefined;
+    tip.hidden = point === undefined || lasso !== null;
+    if (point === undefined || tip.hidden) return;
+    const [x, y] = where(xy, place, point);
+    // Only what is pointed at elsewhere can be out of sight; an edge that names it would point nowhere.
+    tip.hidden = x < 0 || y < 0 || x > size.width || y > size.height;
+    const [title, line] = options.about(point);
     tip.replaceChildren(h("strong", null, title), h("span", null, line));
-    const [x, y] = where(xy, place, hovered);
     const [width, height] = [tip.offsetWidth, tip.offsetHeight];
     tip.style.left = `${Math.max(4, Math.min(size.width - width - 4, x - width / 2))}px`;
     tip.style.top = `${y - height - 14 > 0 ? y - height - 14 : Math.min(y + 14, size.height - height - 4)}px`;
@@ -176,13 +187,18 @@ export function pointMap(options: MapOptions): PointMap {
     return null;
   }
 
+  function drag(next: Dragging): void {
+    dragging = next;
+    frame.classList.toggle("lasso", next === "lasso");
+  }
+
   function onDrag(start: PointerEvent): void {
     if (start.button !== 0) return;
     const [x, y] = [start.clientX, start.clientY];
     const from = { ...view };
     const drawing = dragging === "lasso" || start.shiftKey;
     const box = frame.getBoundingClientRect();
-    const drag = new AbortController();
+    const held = new AbortController();
     let far = false;
     frame.setPointerCapture(start.pointerId);
     const move = (event: PointerEvent) => {
@@ -200,7 +216,7 @@ export function pointMap(options: MapOptions): PointMap {
       }
     };
     const end = (event: PointerEvent) => {
-      drag.abort();
+      held.abort();
       const drawn = lasso;
       lasso = null;
       redraw();
@@ -208,7 +224,7 @@ export function pointMap(options: MapOptions): PointMap {
       if (drawn) options.onLasso(within(drawn, xy, at(), chosen()), event.ctrlKey || event.metaKey);
       else if (!far) pick(under(event));
     };
-    const listen = { signal: drag.signal };
+    const listen = { signal: held.signal };
     frame.addEventListener("pointermove", move, listen);
     frame.addEventListener("pointerup", end, listen);
     frame.addEventListener("pointercancel", end, listen);
@@ -234,7 +250,7 @@ export function pointMap(options: MapOptions): PointMap {
       options.onTouch?.();
       moved();
     } else if (step) {
-      const from = hovered ?? -1;
+      const from = hovered ?? others[0] ?? -1;
       const next = from < 0 ? (chosen()[0] ?? -1) : towards(xy, from, step[0] as number, step[1] as number, chosen());
       if (next >= 0) goTo(next);
     } else if (event.key === "Home") goTo(chosen()[0] ?? null);
@@ -320,14 +336,12 @@ export function pointMap(options: MapOptions): PointMap {
 
   return {
     element,
-    tools: dragChoice((next) => {
-      dragging = next;
-      frame.classList.toggle("lasso", next === "lasso");
-    }),
+    tools: dragChoice(drag),
     place(next) {
       xy = next;
       cells = new Cells(xy);
       if (hovered !== null && hovered >= xy.length >> 1) hovered = null;
+      others = others.filter((point) => point < xy.length >> 1);
       moved();
     },
     mark(next, chosenNow) {
@@ -339,12 +353,17 @@ export function pointMap(options: MapOptions): PointMap {
       moved();
     },
     hover: (point) => hover(point, false),
+    partners(points) {
+      others = points;
+      redraw();
+    },
+    drag,
   };
 }
 
-function dragChoice(choose: (dragging: "move" | "lasso") => void): HTMLElement {
+export function dragChoice(choose: (dragging: Dragging) => void): HTMLElement {
   const name = uid();
-  const one = (value: "move" | "lasso", text: string, title: string) =>
+  const one = (value: Dragging, text: string, title: string) =>
     h(
       "label",
       { title },

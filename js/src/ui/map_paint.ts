@@ -76,13 +76,13 @@ export function paintPoints(
   }
 }
 
-/** What changes while one points and draws: rings round selected points and the one pointed at, and the lasso. */
+/** What changes while one points and draws: rings round selected points and those pointed at, and the lasso. */
 export function paintTop(
   context: Canvas,
   points: Points,
   place: Place,
   selected: ReadonlySet<number>,
-  hovered: number | null,
+  rings: readonly number[],
   lasso: Line | null,
   colour: (name: string) => Colour,
 ): void {
@@ -94,9 +94,9 @@ export function paintTop(
     if (point < points.kinds.length) trace(context, where(points.xy, place, point), "disc", few ? 6.5 : 4.6, "stroke");
   const accent = colour("--sw-accent");
   context.strokeStyle = css(accent);
-  if (hovered !== null) {
-    context.lineWidth = 2.5;
-    trace(context, where(points.xy, place, hovered), "disc", 9, "stroke");
+  for (const [n, point] of rings.entries()) {
+    context.lineWidth = n ? 1.6 : 2.5;
+    trace(context, where(points.xy, place, point), "disc", n ? 7 : 9, "stroke");
   }
   if (!lasso?.length) return;
   outline(context, lasso);

@@ -3,8 +3,10 @@
 import { h, setText } from "../dom";
 import type { CommonState, Host } from "../host";
 
-/** The bar at the foot of every widget, and the box for errors above it. */
-export function statusBar<S extends CommonState>(host: Host<S>): HTMLElement {
+const RECORDED = "Recorded: what needs the model is switched off here.";
+
+/** The bar at the foot of every widget, and the box for errors above it; `recorded` is what a page without a kernel says. */
+export function statusBar<S extends CommonState>(host: Host<S>, recorded = RECORDED): HTMLElement {
   const { model, hook, sae, where, live } = host.get("_about");
   const text = h("span", { class: "sw-status-text", role: "status" });
   const bar = h("progress", { max: "1", "aria-label": "progress" });
@@ -16,7 +18,7 @@ export function statusBar<S extends CommonState>(host: Host<S>): HTMLElement {
   const paint = () => {
     const status = host.get("_status");
     const busy = status.phase === "running" || status.phase === "queued";
-    setText(text, live ? statusText(status) : "Recorded: what needs the model is switched off here.");
+    setText(text, live ? statusText(status) : recorded);
     bar.hidden = !busy;
     if (status.progress === null) bar.removeAttribute("value");
     else bar.value = status.progress;

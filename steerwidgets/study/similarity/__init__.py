@@ -3,8 +3,9 @@
 from steerwidgets.study.similarity.alignment import cka
 from steerwidgets.study.similarity.canonical import svcca
 from steerwidgets.study.similarity.distances import rsa
+from steerwidgets.study.similarity.linked import LinkedSpaces, link_spaces
 from steerwidgets.study.similarity.matrices import SimilarityWarning
-from steerwidgets.study.similarity.models import compare_models
+from steerwidgets.study.similarity.models import compare_models, pair_saes
 from steerwidgets.study.similarity.neighbours import jaccard
 from steerwidgets.study.similarity.null import null_test, subset_test
 from steerwidgets.study.similarity.pairing import FeaturePairs, pair_features
@@ -16,7 +17,7 @@ from steerwidgets.study.similarity.transfer import carry, transfer_test
 from steerwidgets.study.statistics import NullTest
 
 __all__ = [
-    "FeaturePairs", "LayerComparison", "NullTest", "ProcrustesFit", "SimilarityWarning", "carry", "cka",
-    "compare_models", "concept_features", "features_by_label", "jaccard", "null_test", "pair_features", "places",
-    "procrustes", "procrustes_fit", "read_rows", "rsa", "subset_test", "svcca", "transfer_test",
+    "FeaturePairs", "LayerComparison", "LinkedSpaces", "NullTest", "ProcrustesFit", "SimilarityWarning", "carry", "cka",
+    "compare_models", "concept_features", "features_by_label", "jaccard", "link_spaces", "null_test", "pair_features",
+    "pair_saes", "places", "procrustes", "procrustes_fit", "read_rows", "rsa", "subset_test", "svcca", "transfer_test",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from steerwidgets.core.sae import SAE
 from steerwidgets.engine.batches import check_prompts
 from steerwidgets.engine.model import Read, SteeredModel
 from steerwidgets.study.similarity.null import null_test
-from steerwidgets.study.similarity.pairing import pair_features
+from steerwidgets.study.similarity.pairing import FeaturePairs, pair_features
 from steerwidgets.study.similarity.results import Checkpoint, LayerComparison, Pair, PairResult
 from steerwidgets.study.similarity.spaces import Align, Places, places, read_prompts, read_rows
 
@@ -129,6 +129,39 @@ def compare_models(
         progress(len(done), len(wanted), "")
     ordered: dict[Pair, PairResult] = {pair: done[pair] for pair in wanted if pair in done}
     return LayerComparison(ordered, about | {"finished": len(ordered) == len(wanted)})
+
+
+def pair_saes(
+    model_a: SteeredModel,
+    model_b: SteeredModel,
+    text: Sequence[str],
+    sae_a: SAE | None = None,
+    sae_b: SAE | None = None,
+    align: Align | None = None,
+    **options: Any,
+) -> FeaturePairs:
+    """Pair the features of two SAEs by their activations on the same tokens (or words) of a text.
+
+    Args:
+        model_a, model_b: whose residual streams the SAEs read; may be one model.
+        text: passages; a few thousand tokens at least, since few tokens correlate by chance.
+        sae_a, sae_b: the SAEs; the models' own if left out.
+        align: as in `compare_models`. Attention sinks stay out.
+        options: of `pair_features`.
+
+    Raises:
+        ValueError: as `compare_models` and `pair_features`; a model without an SAE.
+    """
+    saes = [
+        model.need_sae("pairing features") if sae is None else sae
+        for model, sae in ((model_a, sae_a), (model_b, sae_b))
+    ]
+    readers, _, _ = _readers(model_a, model_b, text, None, align, "last")
+    hooks = [model.traces.check(HookPoint.parse(sae.hook)) for model, sae in zip((model_a, model_b), saes, strict=True)]
+    first = readers[0](hooks[0])
+    second = first if readers[0] is readers[1] and hooks[0] == hooks[1] else readers[1](hooks[1])
+    good = torch.from_numpy(first[1] & second[1])
+    return pair_features(_features(saes[0], first[0][good]), _features(saes[1], second[0][good]), **options)
 
 
 def _sides(

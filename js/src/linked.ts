@@ -1,0 +1,216 @@
+/** LinkedMaps: two spaces side by side, and the pairs that link them. */
+
+import { h, number, setText, uid } from "./dom";
+import { unpack, widget } from "./host";
+import { KINDS, type Kind, pairsOf, type State, spacesOf } from "./linked/state";
+import { pairTable } from "./linked/table";
+import { caption, testWords } from "./linked/words";
+import { byPoint, linkedMaps, type Side } from "./ui/linked";
+import { slider } from "./ui/slider";
+import { statusBar } from "./ui/status";
+
+const TITLES: Record<Kind, string> = { umap: "UMAP", pca: "PCA", aligned: "Aligned" };
+const RECORDED = "Recorded: everything here works without a kernel.";
+
+export default widget<State>("LinkedMaps", (root, host) => {
+  const spaces = spacesOf(host.get("_spaces"));
+  let pairs = pairsOf(host.get("_pairs"));
+  let touched = false;
+  let found: ReadonlySet<number> | null = null;
+  let onlySelected = false;
+
+  const strong = (pair: number) => !pairs.correlation || (pairs.correlation[pair] as number) >= host.get("least");
+  const chosen = (pair: number) => !onlySelected || host.get("selected").includes(pair);
+  const id = (side: Side, point: number) => spaces.ids[side][point] as number;
+  const label = (side: Side, pair: number) => spaces.label(side, pairs.points[side][pair] as number);
+
+  const heads = ([0, 1] as const).map((side) => {
+    const [rows, paired] = [spaces.rows[side], spaces.paired[side]];
+    const counts = `${paired.toLocaleString("en")} of ${rows.toLocaleString("en")} rows paired`;
+    return h(
+      "h3",
+      { class: "lm-head" },
+      h("i", { class: `lm-mark ${"ab"[side]}`, "aria-hidden": "true" }),
+      h("strong", { title: spaces.names[side] }, spaces.names[side]),
+      h("span", null, counts),
+    );
+  }) as unknown as [Node, Node];
+  const of = ([0, 1] as const).map((side) => byPoint(pairs.points[side], spaces.ids[side].length));
+
+  const linked = linkedMaps({
+    names: spaces.names,
+    heads,
+    points: [spaces.ids[0].length, spaces.ids[1].length],
+    pairs: pairs.points,
+    about: (side, point) => {
+      const title = spaces.label(side, point) || "no label";
+      const row = id(side, point);
+      if (point >= spaces.paired[side]) return [`${row}`, "no partner"];
+      const at = of[side]?.[point] ?? [];
+      const best = at[0] as number;
+      const other = (1 - side) as Side;
+      const partner = `${id(other, pairs.points[other][best] as number)} ${label(other, best)}`.trim();
+      const score = pairs.correlation ? `, r ${number(pairs.correlation[best])}` : "";
+      const more = at.length > 1 ? ` and ${at.length - 1} more` : "";
+      return [title, `${row} · with ${partner}${score}${more}`];
+    },
+    keeps: (pair) => strong(pair) && (!found || found.has(pair)) && chosen(pair),
+    selected: () => host.get("selected"),
+    onSelect: (selected) => host.set({ selected }),
+    onPoint: (at) => {
+      point(at);
+      table.grid.point(at[0] ?? null);
+    },
+    onTouch: () => {
+      touched = true;
+    },
+    signal: host.signal,
+  });
+  const pointed = h("p", { class: "lm-pointed" });
+  function point(at: readonly number[]): void {
+    const pair = at[0];
+    pointed.classList.toggle("sw-soft", pair === undefined);
+    if (pair === undefined) {
+      pointed.replaceChildren("Point at a pair, on a map or in the table, to see where both of it lie.");
+      return;
+    }
+    const one = (side: Side) =>
+      h(
+        "span",
+        { class: "lm-one" },
+        h("i", { class: `lm-mark ${"ab"[side]}`, "aria-hidden": "true" }),
+        h("strong", null, String(id(side, pairs.points[side][pair] as number))),
+        ` ${label(side, pair)}`,
+      );
+    const says = [
+      pairs.correlation && `r ${number(pairs.correlation[pair])}`,
+      pairs.neighbours && `${Math.round(100 * (pairs.neighbours[pair] as number))} % of neighbours shared`,
+      at.length > 1 && `${at.length - 1} more partners`,
+    ];
+    pointed.replaceChildren(one(0), one(1), h("span", { class: "sw-soft" }, says.filter(Boolean).join(" · ")));
+  }
+  point([]);
+
+  const table = pairTable({
+    host,
+    spaces,
+    pairs: () => pairs,
+    keeps: (pair) => strong(pair) && chosen(pair),
+    onPoint: (pair) => {
+      linked.point(pair);
+      point(pair === null ? [] : [pair]);
+    },
+    onFound: (ids) => {
+      found = ids;
+      linked.refresh();
+    },
+  });
+
+  const name = uid();
+  const kinds = KINDS.map((kind) => {
+    const input = h("input", { type: "radio", name });
+    input.addEventListener("change", () => host.set({ kind }));
+    return { kind, input, label: h("label", null, input, TITLES[kind]) };
+  });
+  const words = h("p", { class: "sw-soft lm-caption", role: "status" });
+  const verdict = h("p", { "aria-live": "polite" });
+  let placed: unknown = null;
+  let shown: Kind | null = null;
+  let waiting = false;
+  function place(): void {
+    const maps = host.get("_maps");
+    const wanted = host.get("kind");
+    const best = maps[wanted] ? wanted : (KINDS.find((kind) => maps[kind]) ?? null);
+    // A map that one is at work on does not change under one's hand.
+    if (!(waiting && touched && shown && best === "umap")) shown = best;
+    waiting = best !== wanted;
+    for (const { kind, input, label } of kinds) {
+      input.checked = kind === shown;
+      input.disabled = !maps[kind];
+      label.title = maps[kind] ? "" : "Still being made";
+    }
+    setText(words, caption(shown, maps, spaces, pairs.count));
+    const now = shown && maps[shown];
+    if (!now || placed === now) return;
+    placed = now;
+    linked.place(0, unpack(now.a) as Float32Array);
+    linked.place(1, unpack(now.b) as Float32Array);
+  }
+
+  const least = slider({
+    label: "Correlation from",
+    min: 0,
+    max: 1,
+    step: 0.01,
+    value: host.get("least"),
+    format: (value) => value.toFixed(2),
+    onInput: (value) => host.set({ least: value }),
+  });
+  least.element.hidden = !pairs.correlation;
+
+  const only = h("input", { type: "checkbox" });
+  only.addEventListener("change", () => {
+    onlySelected = only.checked;
+    table.grid.refresh();
+    linked.refresh();
+  });
+  const clear = h("button", { type: "button", on: { click: () => host.set({ selected: [] }) } }, "Clear");
+  const counted = h("span", { "aria-live": "polite" });
+  function selection(): void {
+    const n = host.get("selected").length;
+    setText(counted, n ? `${n.toLocaleString("en")} ${n === 1 ? "pair" : "pairs"} selected` : "No pair selected");
+    clear.disabled = !n;
+    only.disabled = !n && !onlySelected;
+    if (!n && onlySelected) {
+      only.checked = onlySelected = false;
+    }
+    table.grid.refresh();
+    linked.refresh();
+  }
+
+  host.watch(["_maps", "kind"], place);
+  host.watch(["_pairs"], () => {
+    pairs = pairsOf(host.get("_pairs"));
+    table.grid.refresh();
+    linked.refresh();
+  });
+  host.watch(["least"], () => {
+    least.show(host.get("least"));
+    table.grid.refresh();
+    linked.refresh();
+  });
+  host.watch(["selected"], selection);
+  host.watch(["_test"], () => setText(verdict, testWords(host.get("_test"))));
+
+  root.append(
+    h(
+      "header",
+      { class: "sw-head" },
+      h("h2", null, "Two spaces, linked"),
+      h("span", { class: "sw-soft" }, `${pairs.count.toLocaleString("en")} pairs`),
+    ),
+    h(
+      "div",
+      { class: "sw-tools lm-tools" },
+      h("fieldset", { class: "sw-choice", "aria-label": "Positions" }, ...kinds.map((k) => k.label)),
+      linked.tools,
+      least.element,
+    ),
+    linked.element,
+    words,
+    pointed,
+    h("section", { class: "lm-table", "aria-label": "Pairs" }, table.element),
+    h(
+      "section",
+      { class: "lm-selection", "aria-label": "Selection" },
+      h("div", { class: "sw-row" }, counted, h("label", null, only, "Show these only"), clear),
+    ),
+    h(
+      "div",
+      { class: "sw-panel sw-stack" },
+      verdict,
+      h("p", { class: "sw-soft" }, "The maps themselves are no evidence: eyes find clusters anywhere."),
+    ),
+    statusBar(host, RECORDED),
+  );
+});

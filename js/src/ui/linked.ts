@@ -1,0 +1,142 @@
+/** Two maps of points that are paired: what is pointed at, drawn round or chosen on one shows on the other. */
+
+import { everyFrame, h } from "../dom";
+import { dragChoice, FAINT, PLAIN, type PointMap, pointMap } from "./map";
+import type { XY } from "./scatter";
+
+export type Side = 0 | 1;
+
+export interface LinkedOptions {
+  names: readonly [string, string];
+  /** What stands over each map. */
+  heads: readonly [Node, Node];
+  /** How many points each map has; and of each pair, which they are. */
+  points: readonly [number, number];
+  pairs: readonly [ArrayLike<number>, ArrayLike<number>];
+  /** What is said of a point: a title and a line below it. */
+  about: (side: Side, point: number) => readonly [string, string];
+  /** Pairs that are not faint. */
+  keeps: (pair: number) => boolean;
+  selected: () => readonly number[];
+  onSelect: (pairs: number[]) => void;
+  /** The pairs of the point that is pointed at, best first; none where nothing is. */
+  onPoint: (pairs: readonly number[]) => void;
+  onTouch?: () => void;
+  signal: AbortSignal;
+}
+
+export interface Linked {
+  element: HTMLElement;
+  tools: HTMLElement;
+  /** New positions. */
+  place(side: Side, xy: XY): void;
+  /** Which pairs are kept or selected has changed. */
+  refresh(): void;
+  /** Show a pair that is pointed at elsewhere; null for none. */
+  point(pair: number | null): void;
+}
+
+/** Rings of one point's partners; more would hide what they are round. */
+const PARTNERS = 24;
+const SHAPES = [1, 3] as const;
+
+export function linkedMaps(options: LinkedOptions): Linked {
+  const { pairs, signal } = options;
+  const count = pairs[0].length;
+  const of = ([0, 1] as const).map((side) => byPoint(pairs[side], options.points[side]));
+  const pairsAt = (side: Side, point: number) => of[side]?.[point] ?? [];
+  const kinds = options.points.map((n) => new Uint8Array(n));
+  /** The pairs last pointed at: the keyboard takes them along to the other map. */
+  let last: readonly number[] = [];
+
+  const maps = ([0, 1] as const).map((side) => {
+    const other = (1 - side) as Side;
+    return pointMap({
+      label: `Map of ${options.names[side]}`,
+      signal,
+      about: (point) => options.about(side, point),
+      onHover: (point) => pointAt(side, point === null ? [] : pairsAt(side, point)),
+      onPick: (point) => toggle(pairsAt(side, point)),
+      onLasso: (points, more) => {
+        const within = points.flatMap((point) => pairsAt(side, point)).filter(options.keeps);
+        options.onSelect([...new Set([...(more ? options.selected() : []), ...within])]);
+      },
+      onTouch: () => {
+        maps[other]?.hover(null);
+        options.onTouch?.();
+      },
+    });
+  }) as [PointMap, PointMap];
+
+  function pointAt(side: Side, at: readonly number[]): void {
+    const other = (1 - side) as Side;
+    // Those that are not kept come last: a faint partner is still one.
+    last = [...at.filter(options.keeps), ...at.filter((pair) => !options.keeps(pair))].slice(0, PARTNERS);
+    maps[other].hover(null);
+    maps[side].partners([]);
+    maps[other].partners(last.map((pair) => pairs[other][pair] as number));
+    options.onPoint(last);
+  }
+
+  function toggle(at: readonly number[]): void {
+    const chosen = new Set(options.selected());
+    const kept = at.filter(options.keeps);
+    const all = (kept.length ? kept : at).filter((pair) => !chosen.has(pair));
+    if (all.length) for (const pair of all) chosen.add(pair);
+    else for (const pair of at) chosen.delete(pair);
+    options.onSelect([...chosen]);
+  }
+
+  const sides = maps.map((map, side) => h("div", { class: "sw-linked-side" }, options.heads[side], map.element));
+  // From one map to the other by Tab: one goes on at the partner.
+  for (const [side, element] of sides.entries()) {
+    const other = sides[1 - side] as HTMLElement;
+    let left: readonly number[] = [];
+    other.addEventListener("focusout", () => {
+      left = last;
+    }, { capture: true }); // biome-ignore format: one line
+    element.addEventListener("focusin", (event) => {
+      if (!(event.relatedTarget instanceof Node) || !other.contains(event.relatedTarget) || !left.length) return;
+      maps[side]?.partners(left.map((pair) => pairs[side as Side][pair] as number));
+      last = left;
+      options.onPoint(left);
+    });
+  }
+
+  const refresh = everyFrame(() => {
+    if (signal.aborted) return;
+    const chosen = options.selected();
+    for (const side of [0, 1] as const) {
+      const marks = new Uint8Array((kinds[side] as Uint8Array).length).fill(PLAIN);
+      for (let pair = 0; pair < count; pair++) {
+        const point = pairs[side][pair] as number;
+        if (options.keeps(pair)) marks[point] = SHAPES[side];
+        else if (marks[point] === PLAIN) marks[point] = FAINT;
+      }
+      maps[side].mark(marks, new Set(chosen.map((pair) => pairs[side][pair] as number)));
+    }
+  });
+
+  return {
+    element: h("div", { class: "sw-linked" }, ...sides),
+    tools: dragChoice((next) => {
+      for (const map of maps) map.drag(next);
+    }),
+    place: (side, xy) => maps[side].place(xy),
+    refresh,
+    point(pair) {
+      last = pair === null ? [] : [pair];
+      for (const side of [0, 1] as const) {
+        maps[side].hover(null);
+        maps[side].partners(last.map((one) => pairs[side][one] as number));
+      }
+    },
+  };
+}
+
+/** The pairs of each point, in the order of the pairs. */
+export function byPoint(points: ArrayLike<number>, n: number): number[][] {
+  const of: number[][] = Array.from({ length: n }, () => []);
+  for (let pair = 0; pair < points.length; pair++) of[points[pair] as number]?.push(pair);
+  return of;
+}

@@ -1,0 +1,266 @@
+"""Two spaces side by side: where the things that are paired lie in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steerwidgets.core.sae import SAE
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.projection import decoder_map, map_of_rows, neighbours, scaled
+from steerwidgets.study.similarity.matrices import as_rows
+from steerwidgets.study.similarity.null import Metric, null_test
+from steerwidgets.study.similarity.pairing import FeaturePairs
+from steerwidgets.study.similarity.rotation import procrustes_fit
+from steerwidgets.study.statistics import NullTest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Layout = Literal["umap", "pca", "aligned"]
+LAYOUTS: tuple[Layout, ...] = ("umap", "pca", "aligned")
+Space = SteeredModel | SAE | NDArray[Any] | Tensor
+Texts = Mapping[int, str] | Sequence[str]
+Pairs = FeaturePairs | Sequence[tuple[int, int]]
+Single = NDArray[np.float32]
+Ids = NDArray[np.int64]
+# Neighbours of a pair that are looked at.
+NEAREST = 10
+# Rows without a partner that are shown with the others, so that one sees where in a space the pairs are.
+OTHERS = 4_000
+# A null of more pairs than this would take minutes; so many are drawn.
+TESTED = 2_000
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of two spaces.
+
+    Args:
+        rows: float32 [n, d], of unit length; those of activations with their mean taken off first.
+        labels: text by row number.
+        sae: whose decoder rows these are.
+    """
+
+    name: str
+    rows: Tensor
+    labels: Mapping[int, str]
+    sae: SAE | None = None
+
+    def positions(self, method: Literal["umap", "pca"], seed: int, stop: Callable[[], bool] | None) -> Single:
+        if self.sae is not None:
+            return decoder_map(self.sae, method, seed, stop).xy
+        return map_of_rows(self.rows, method, seed, stop).xy
+
+
+@dataclass(frozen=True, eq=False)
+class LinkedSpaces:
+    """Row i[p] of space a belongs with row j[p] of space b; `link_spaces` makes one.
+
+    Args:
+        i, j: row numbers, [n_pairs]; a row may stand in several pairs.
+        correlation: of the activations, [n_pairs]; NaN where the pairs were given without one.
+    """
+
+    a: Side
+    b: Side
+    i: Ids
+    j: Ids
+    correlation: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.i)
+
+    def __repr__(self) -> str:
+        return f"LinkedSpaces({self.a.name!r}, {self.b.name!r}, {len(self):,} pairs)"
+
+    @cached_property
+    def neighbours(self) -> NDArray[np.float64]:
+        """How much of its surroundings each pair keeps, in [0, 1], [n_pairs].
+
+        The Jaccard overlap of its k nearest pairs by cosine in a with those in b, k = 10 or a quarter of the pairs;
+        the mean is what `jaccard` gives for the unit rows. NaN with fewer than 8 pairs.
+        """
+        n, k = len(self), min(NEAREST, len(self) // 4)
+        if k < 2:
+            return np.full(n, np.nan)
+        near = [neighbours(rows, k + 1)[0][:, 1:] for rows in self.rows()]
+        shared = (near[0][:, :, None] == near[1][:, None, :]).sum((1, 2))
+        overlap: NDArray[np.float64] = shared / (2 * k - shared)
+        return overlap
+
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """The paired rows, [n_pairs, d_a] and [n_pairs, d_b]: what the similarity measures take."""
+        return self.a.rows[torch.from_numpy(self.i)], self.b.rows[torch.from_numpy(self.j)]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a pair: a, label_a, b, label_b, correlation, neighbours."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            {
+                "a": self.i,
+                "label_a": [self.a.labels.get(i, "") for i in self.i.tolist()],
+                "b": self.j,
+                "label_b": [self.b.labels.get(j, "") for j in self.j.tolist()],
+                "correlation": self.correlation,
+                "neighbours": self.neighbours,
+            }
+        )
+
+    def points(self, others: int = OTHERS, seed: int = 0) -> tuple[Ids, Ids]:
+        """The rows of each space to show: those with a partner, in order, then at most so many of the rest."""
+        return _points(self.i, len(self.a.rows), others, seed), _points(self.j, len(self.b.rows), others, seed)
+
+    def layout(
+        self, method: Layout = "umap", seed: int = 0, stop: Callable[[], bool] | None = None
+    ) -> tuple[Single, Single]:
+        """Positions of all rows of each space, float32 [n_a, 2] and [n_b, 2], within [-1, 1].
+
+        Clusters that eyes find on a map are no evidence: `test` asks in the full spaces.
+
+        Args:
+            method: "umap" and "pca": each space by itself, as `decoder_map`; then b is turned (and mirrored) as fits a
+                best, since the directions of such maps mean nothing. "aligned": b is carried into a by the orthogonal
+                Procrustes map of the paired rows, and both are seen on the two first principal components of a's
+                paired rows, at one scale.
+
+        Raises:
+            Cancelled: `stop` returned True.
+            ValueError: an unknown method.
+        """
+        if method == "aligned":
+            return self._aligned()
+        if method not in LAYOUTS:
+            raise ValueError(f"method={method!r} is unknown; give {', '.join(map(repr, LAYOUTS))}.")
+        a, b = (side.positions(method, seed, stop) for side in (self.a, self.b))
+        if len(self) < 3 or not (np.ptp(a[self.i]) > 0 and np.ptp(b[self.j]) > 0):
+            return a, b
+        return a, scaled(b @ procrustes_fit(b[self.j], a[self.i]).rotation.astype(np.float32))
+
+    def test(
+        self,
+        metric: Metric = "rsa",
+        permutations: int = 1_000,
+        seed: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+        most: int = TESTED,
+    ) -> NullTest:
+        """Do the two spaces arrange the pairs alike? A similarity of the paired rows beside random pairings.
+
+        Args:
+            metric: as in `null_test`.
+            most: of more pairs so many are drawn.
+
+        Raises:
+            ValueError: as the metric.
+        """
+        chosen = torch.arange(len(self))
+        if len(self) > most:
+            drawn = np.random.default_rng(seed).choice(len(self), most, replace=False)
+            chosen = torch.from_numpy(np.sort(drawn))
+        x, y = self.rows()
+        return null_test(x[chosen], y[chosen], metric, permutations, seed, progress)
+
+    def _aligned(self) -> tuple[Single, Single]:
+        x, y = (rows.double().numpy() for rows in self.rows())
+        carried = procrustes_fit(y, x).map(self.b.rows)
+        mean = x.mean(0)
+        _, _, axes = np.linalg.svd(x - mean, full_matrices=False)
+        plane = axes[:2].T
+        both = np.concatenate([self.a.rows.double().numpy() - mean, carried - mean]) @ plane
+        if both.shape[1] < 2:
+            both = np.pad(both, ((0, 0), (0, 2 - both.shape[1])))
+        placed = scaled(both.astype(np.float32))
+        return placed[: len(self.a.rows)], placed[len(self.a.rows) :]
+
+
+def link_spaces(
+    a: Space,
+    b: Space,
+    pairs: Pairs | None = None,
+    labels_a: Texts | None = None,
+    labels_b: Texts | None = None,
+    names: tuple[str, str] | None = None,
+) -> LinkedSpaces:
+    """Two spaces and what belongs together in them.
+
+    Args:
+        a, b: a model with an SAE, or an SAE (their decoder rows); or rows of any kind, [n, d], such as activations
+            or the decoder of another SAE.
+        pairs: from `pair_features`, or (row of a, row of b) each; left out, row i goes with row i.
+        labels_a, labels_b: text by row; a model brings its own.
+        names: of the two spaces, in words.
+
+    Raises:
+        ValueError: fewer than 3 pairs, a row number out of range, rows without a direction, or nothing said about
+            how spaces of different sizes go together.
+        TypeError: a space of another kind.
+    """
+    sides = [
+        _side(space, labels, names[n] if names else "", "ab"[n])
+        for n, (space, labels) in enumerate(((a, labels_a), (b, labels_b)))
+    ]
+    sizes = [len(side.rows) for side in sides]
+    correlation = None
+    if pairs is None:
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"a has {sizes[0]:,} rows and b {sizes[1]:,}; say which belong together: pairs=pair_features(...), or "
+                "(row of a, row of b) for each pair."
+            )
+        i = j = np.arange(sizes[0])
+    elif isinstance(pairs, FeaturePairs):
+        i, j, correlation = pairs.a, pairs.b, pairs.correlation
+    else:
+        listed = np.array(list(pairs), dtype=np.int64).reshape(-1, 2)
+        i, j = listed.T
+    if len(i) < 3:
+        raise ValueError(f"{len(i)} pairs are too few for a map; give 3 or more.")
+    for ids, size, name in ((i, sizes[0], "a"), (j, sizes[1], "b")):
+        if ids.min() < 0 or ids.max() >= size:
+            wrong = int(ids[(ids < 0) | (ids >= size)][0])
+            raise ValueError(f"pairs name row {wrong} of {name}, which has rows 0 to {size - 1:,}.")
+    found = np.full(len(i), np.nan) if correlation is None else np.asarray(correlation, dtype=np.float64)
+    return LinkedSpaces(sides[0], sides[1], np.ascontiguousarray(i), np.ascontiguousarray(j), found)
+
+
+def _side(space: Space, labels: Texts | None, name: str, which: str) -> Side:
+    texts: Mapping[int, str] = {}
+    sae: SAE | None = None
+    if isinstance(space, SteeredModel):
+        sae = space.need_sae(f"space {which}")
+        texts = space.labels
+    elif isinstance(space, SAE):
+        sae = space
+    elif not hasattr(space, "shape"):
+        raise TypeError(f"space {which} must be a model with an SAE, an SAE, or rows [n, d]; found {space!r}.")
+    if labels is not None:
+        texts = labels if isinstance(labels, Mapping) else {n: str(text) for n, text in enumerate(labels)}
+    if sae is not None:
+        rows = sae.W_dec.detach().float().cpu()
+        name = name or f"{sae.name or 'SAE'}, {sae.hook}"
+    else:
+        values = as_rows(space, f"space {which}")  # type: ignore[arg-type]
+        rows = torch.from_numpy(values - values.mean(0)).float()
+    lengths = rows.norm(dim=1)
+    if not bool((lengths > 0).all()):
+        row = int((lengths == 0).nonzero()[0])
+        raise ValueError(f"row {row} of space {which} has no direction; leave it out.")
+    return Side(name or f"space {which.upper()}", torch.nn.functional.normalize(rows), texts, sae)
+
+
+def _points(ids: Ids, n: int, others: int, seed: int) -> Ids:
+    paired = np.unique(ids)
+    rest = np.setdiff1d(np.arange(n), paired)
+    if len(rest) > others:
+        rest = np.sort(np.random.default_rng(seed).choice(rest, others, replace=False))
+    return np.concatenate([paired, rest])
