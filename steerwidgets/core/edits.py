@@ -16,13 +16,35 @@ from steerwidgets.core.sae import SAE
 
 
 @dataclass(frozen=True, eq=False)
+class Doses:
+    """A row for each row of a batch, scale[i] * table[index[i]]: many doses of few vectors travel as those vectors.
+
+    Args:
+        table: [k, d].
+        index: int64 [n].
+        scale: [n].
+    """
+
+    table: Tensor
+    index: Tensor
+    scale: Tensor
+
+
+def by_row(values: Tensor | Doses, x: Tensor) -> Tensor:
+    """Values that broadcast against x [n, positions, d], where x is and in its precision."""
+    if isinstance(values, Doses):
+        return (values.scale[:, None] * values.table[values.index])[:, None].to(x)
+    return values.to(x)
+
+
+@dataclass(frozen=True, eq=False)
 class AddDirection:
     """x + direction; `direction` is [d_model] or broadcasts against x."""
 
-    direction: Tensor
+    direction: Tensor | Doses
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x + self.direction.to(x)
+        return x + by_row(self.direction, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +58,7 @@ class EditFeatures:
 
     sae: SAE
     scale: float | Tensor
-    shift: Tensor
+    shift: Tensor | Doses
     clamp: bool = False
     index: Tensor | None = None
 
@@ -44,7 +66,7 @@ class EditFeatures:
         f, rows = self.sae.encode(x), self.sae.W_dec
         if self.index is not None:
             f, rows = f[..., self.index], rows[self.index]
-        changed = self.scale * f + self.shift.to(f)
+        changed = self.scale * f + by_row(self.shift, f)
         if self.clamp:
             changed = changed.relu()
         steered = x + ((changed - f) @ rows * self.sae.scale(x)).to(x)
@@ -56,12 +78,12 @@ class Reconstruct:
     """f' W + b_dec with f' = f + shift: the error term is dropped. Attention sinks pass unchanged."""
 
     sae: SAE
-    shift: Tensor
+    shift: Tensor | Doses
     clamp: bool = True
 
     def __call__(self, x: Tensor) -> Tensor:
         f = self.sae.encode(x)
-        changed = f + self.shift.to(f)
+        changed = f + by_row(self.shift, f)
         if self.clamp:
             changed = changed.relu()
         return torch.where(self.sae.sinks(x)[..., None], x, self.sae.decode(changed, x).to(x))
@@ -82,7 +104,9 @@ class Chain:
 Edit = AddDirection | EditFeatures | Reconstruct | Chain
 
 
-def edit_features(sae: SAE, ids: Tensor, scale: float | Tensor, shift: Tensor, clamp: bool = False) -> EditFeatures:
+def edit_features(
+    sae: SAE, ids: Tensor, scale: float | Tensor, shift: Tensor | Doses, clamp: bool = False
+) -> EditFeatures:
     """An `EditFeatures` that carries as few rows of `sae` as its activation allows."""
     if sae.activation == "topk":
         return EditFeatures(sae, scale, shift, clamp, index=ids)

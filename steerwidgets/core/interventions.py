@@ -10,7 +10,7 @@ from typing import Literal, SupportsFloat
 import torch
 from torch import Tensor
 
-from steerwidgets.core.edits import AddDirection, Edit, Reconstruct, edit_features
+from steerwidgets.core.edits import AddDirection, Doses, Edit, Reconstruct, edit_features
 from steerwidgets.core.features import Features, FeatureSet
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.positions import Positions, check_positions
@@ -157,33 +157,36 @@ def bind_adds(adds: Sequence[Add], sae: SAE | None) -> Edit:
     first = adds[0]
     if len({(add.space, add.error_term, add.clamp) for add in adds}) > 1:
         raise ValueError("the rows of one batch must share space, error term and clamp.")
-    m = torch.tensor([add.multiplier for add in adds])[:, None]
+    distinct = {id(add.vector): add.vector for add in adds}
+    place = {key: n for n, key in enumerate(distinct)}
+    index = torch.tensor([place[id(add.vector)] for add in adds])
+    m = torch.tensor([add.multiplier for add in adds])
 
-    def by_row(values: Tensor) -> Tensor:
-        """[n, d] to something that broadcasts against [n, positions, d]; [d] for a single row."""
-        return values[0] if len(adds) == 1 else values[:, None]
+    def doses(table: Tensor) -> Tensor | Doses:
+        """[d] for a single row, which binds for every row of a batch."""
+        return m[0].to(table) * table[0] if len(adds) == 1 else Doses(table, index.to(table.device), m.to(table))
 
     if first.space == "residual":
-        return AddDirection(by_row(m * torch.stack([add.vector.direction for add in adds])))
+        return AddDirection(doses(torch.stack([vector.direction for vector in distinct.values()])))
     sae = _needed(sae, "Add(space='sae')")
-    for vector in {id(add.vector): add.vector for add in adds}.values():
+    coefficients = []
+    for vector in distinct.values():
         assert vector.coefficients is not None
         if vector.coefficients.numel() != sae.d_sae or vector.hook != HookPoint.parse(sae.hook):
             raise ValueError(
                 f"the vector {vector.name!r} has {vector.coefficients.numel()} coefficients at {vector.hook}, "
                 f"but the SAE has {sae.d_sae} features at {sae.hook}."
             )
-    coefficients = [add.vector.coefficients for add in adds]
+        coefficients.append(vector.coefficients)
     if first.error_term == "drop":
-        return Reconstruct(sae, by_row(m * torch.stack(coefficients)).to(sae.W_dec), first.clamp)  # type: ignore[arg-type]
+        return Reconstruct(sae, doses(torch.stack(coefficients).to(sae.W_dec)), first.clamp)
     # With the error term kept, a feature whose coefficient is zero does not change.
-    distinct = {id(c): c for c in coefficients}.values()
-    ids = torch.stack([c != 0 for c in distinct if c is not None]).any(0).nonzero()[:, 0]
-    shift = (m * torch.stack([c[ids] for c in coefficients if c is not None])).to(sae.W_dec)
+    ids = torch.stack([c != 0 for c in coefficients]).any(0).nonzero()[:, 0]
+    table = torch.stack([c[ids] for c in coefficients]).to(sae.W_dec)
     ids = ids.to(sae.W_dec.device)
     if not first.clamp and sae.normalize_activations == "none":
-        return AddDirection(by_row(shift @ sae.W_dec[ids]))
-    return edit_features(sae, ids, scale=1.0, shift=by_row(shift), clamp=first.clamp)
+        return AddDirection(doses(table @ sae.W_dec[ids]))
+    return edit_features(sae, ids, scale=1.0, shift=doses(table), clamp=first.clamp)
 
 
 def bind_ablates(ablates: Sequence[Ablate], sae: SAE | None) -> Edit:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from steerwidgets.core.answers import BLOCK
 from steerwidgets.core.edits import AddDirection, Chain
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, Intervention, bind_adds
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
-from steerwidgets.study.scoring import BLOCK
 
 # Logits held at once, in numbers: 2 ** 23 are 32 MiB, and three copies of them live for a moment.
 MOST_LOGITS = 2**23
