@@ -88,3 +88,92 @@ def test_a_widget_works_beside_a_running_cell_and_outlives_the_page_but_not_the_
     page.wait_for_timeout(500)
     page.evaluate("() => document.querySelector('.sw-widget button').click()")
     widget.get_by_text("The kernel does not answer").wait_for(timeout=10_000)
+
+
+THREAD = [
+    "'the focus starts here'",
+    "import steerwidgets as sw\nmodel = sw.load()\n"
+    "numbers, months = sw.tasks.analogues('number words', 'months')\n"
+    "suite = sw.tasks.successors('numbers', formats=('list',), sequences=('months',))",
+    "c = sw.FeatureComparator(model, a=numbers, b=months)\nc",
+    "b = sw.VectorBuilder(model, vector=c.vector)\nb",
+    "p = sw.AblationPicker(model, vector=b.vector, suite=suite)\np",
+    "s = sw.SteeringPlayground(model, {'to numbers': p.vector}, prompt='May, June, July, August,', max_new_tokens=8,"
+    " off_target=())\ns",
+]
+
+
+def test_the_whole_thread_by_mouse_and_by_keyboard(notebook):
+    """From two prompt sets to a steered text in one notebook, without an index copied by hand."""
+    shown = notebook(*THREAD)
+    page = shown.page
+    for n in range(len(THREAD)):
+        shown.run_cell(n)
+    compare, build, pick, play = (
+        page.get_by_role("region", name=name, exact=True)
+        for name in ("FeatureComparator", "VectorBuilder", "AblationPicker", "SteeringPlayground")
+    )
+    features = compare.get_by_role("grid", name="features that fire")
+    features.get_by_text("number words: two, three").click()
+    shown.until("len(c.selection)", "1")
+    features.get_by_text("april").first.click()
+    shown.until("len(c.selection)", "2")
+    compare.get_by_role("button", name="Send to vector").click()
+    # One press, and all that follows it has the new vector.
+    shown.until("[len(w.vector.features) for w in (c, b, p)]", "[2, 2, 2]")
+    shown.until("len(s.interventions[0].vector.features)", "2")
+    build.get_by_role("slider").last.fill("0.5")
+    shown.until("b.vector is not c.vector and p.source is b.vector", "True")
+    pick.get_by_text("2 rows").wait_for()
+    pick.get_by_role("grid").get_by_role("row").nth(1).click()
+    shown.until("len(p.dropped), len(p.vector.features)", "(1, 1)")
+    pick.get_by_role("button", name="Keep all").click()
+    shown.until("len(p.dropped)", "0")
+    # The slider goes from stop to stop: the thirty-first of 41 from -4 to 4 is 2.
+    play.get_by_role("slider", name="Multiplier of to numbers").fill("30")
+    shown.until("s.interventions[0].multiplier", "2.0")
+    play.get_by_role("button", name="Generate").click()
+    shown.until("s._worker.busy", "False")
+    shown.until("s.generation is not None and len(s.generation.steered.tokens)", "8")
+    assert shown.evaluate("s.generation.steered.text != s.generation.baseline.text") == "True"
+
+    # The same again with the keyboard alone, from the notebook's own focus onwards.
+    press = page.keyboard.press
+
+    def reach(locator, most: int = 250) -> None:
+        for _ in range(most):
+            if locator.evaluate("e => e === document.activeElement"):
+                return
+            press("Tab")
+        raise AssertionError(f"{locator} cannot be reached with Tab; the focus is on {page.evaluate(FOCUS)}")
+
+    shown.run_cell(0)
+    press("Escape")
+    reach(features)
+    press("Home")
+    press("Space")
+    for _ in range(3):
+        press("ArrowDown")
+    press("Space")
+    # Of the first four rows, two were selected.
+    shown.until("len(c.selection)", "4")
+    reach(compare.get_by_role("button", name="Send to vector"))
+    press("Enter")
+    shown.until("[len(w.vector.features) for w in (c, b, p)]", "[4, 4, 4]")
+    pick.get_by_text("4 rows").wait_for()
+    reach(pick.get_by_role("grid"))
+    press("Home")
+    press("Space")
+    shown.until("len(p.dropped)", "1")
+    slider = play.get_by_role("slider", name="Multiplier of to numbers")
+    reach(slider)
+    before = float(shown.evaluate("s.interventions[0].multiplier"))
+    press("ArrowLeft")
+    shown.until("round(s.interventions[0].multiplier, 3)", str(round(before - 0.2, 3)))
+    texts = shown.evaluate("len(s.runs)")
+    reach(play.get_by_role("button", name="Generate"))
+    press("Enter")
+    shown.until("len(s.runs)", str(int(texts) + 1))
+
+
+FOCUS = "() => document.activeElement.outerHTML.slice(0, 200)"

@@ -26,7 +26,7 @@ export default widget<State>("AblationPicker", (root, host) => {
     h("div", { class: "sw-stack sw-picker-side" }, answerTable(host), greedy),
   );
   root.append(
-    h("header", { class: "sw-head" }, h("h2", null, "AblationPicker"), about),
+    h("header", { class: "sw-head" }, h("h2", null, "Ablation picker"), about),
     sourcePanel(host),
     facts(host),
     work,
