@@ -43,16 +43,16 @@ export default widget<State>("LinkedMaps", (root, host) => {
     points: [spaces.ids[0].length, spaces.ids[1].length],
     pairs: pairs.points,
     about: (side, point) => {
-      const title = spaces.label(side, point) || "no label";
-      const row = id(side, point);
-      if (point >= spaces.paired[side]) return [`${row}`, "no partner"];
+      const row = `${id(side, point)}`;
+      const title = spaces.label(side, point);
       const at = of[side]?.[point] ?? [];
-      const best = at[0] as number;
+      const best = at[0];
+      if (best === undefined) return [row, "no partner"];
       const other = (1 - side) as Side;
       const partner = `${id(other, pairs.points[other][best] as number)} ${label(other, best)}`.trim();
       const score = pairs.correlation ? `, r ${number(pairs.correlation[best])}` : "";
       const more = at.length > 1 ? ` and ${at.length - 1} more` : "";
-      return [title, `${row} · with ${partner}${score}${more}`];
+      return [title || row, `${title ? `${row} · ` : ""}with ${partner}${score}${more}`];
     },
     keeps: (pair) => strong(pair) && (!found || found.has(pair)) && chosen(pair),
     selected: () => host.get("selected"),

@@ -71,6 +71,8 @@ export interface Spaces {
   /** Row numbers of the points. */
   ids: Both<Numbers>;
   label: (side: 0 | 1, point: number) => string;
+  /** Whether there is any label at all. */
+  labelled: Both<boolean>;
 }
 
 export function spacesOf(packed: PackedSpaces): Spaces {
@@ -81,6 +83,7 @@ export function spacesOf(packed: PackedSpaces): Spaces {
     width: packed.width,
     paired: packed.paired,
     ids: [unpack(packed.ids_a), unpack(packed.ids_b)],
+    labelled: [packed.labels_a.some(Boolean), packed.labels_b.some(Boolean)],
     label: (side, point) => labels[side][point] ?? "",
   };
 }

@@ -38,7 +38,9 @@ export function pairTable({ host, spaces, pairs, keeps, onPoint, onFound }: Tabl
     value: label(side),
     cell: (pair) => label(side)(pair) || h("span", { class: "sw-soft" }, "no label"),
   });
-  const columns: Column[] = [row(0), text(0), row(1), text(1)];
+  // A space without labels, such as an SAE that has none, needs no column for them.
+  const labelled = (side: 0 | 1) => (spaces.labelled[side] ? [text(side)] : []);
+  const columns: Column[] = [row(0), ...labelled(0), row(1), ...labelled(1)];
   if (pairs().correlation)
     columns.push({
       key: "correlation",

@@ -46,7 +46,7 @@ export function linkedMaps(options: LinkedOptions): Linked {
   const of = ([0, 1] as const).map((side) => byPoint(pairs[side], options.points[side]));
   const pairsAt = (side: Side, point: number) => of[side]?.[point] ?? [];
   const kinds = options.points.map((n) => new Uint8Array(n));
-  /** The pairs last pointed at: the keyboard takes them along to the other map. */
+  /** The pairs last pointed at, which the keyboard takes along to the other map: leaving one ends pointing. */
   let last: readonly number[] = [];
 
   const maps = ([0, 1] as const).map((side) => {
@@ -71,11 +71,16 @@ export function linkedMaps(options: LinkedOptions): Linked {
   function pointAt(side: Side, at: readonly number[]): void {
     const other = (1 - side) as Side;
     // Those that are not kept come last: a faint partner is still one.
-    last = [...at.filter(options.keeps), ...at.filter((pair) => !options.keeps(pair))].slice(0, PARTNERS);
+    const shown = [...at.filter(options.keeps), ...at.filter((pair) => !options.keeps(pair))].slice(0, PARTNERS);
+    if (shown.length) last = shown;
     maps[other].hover(null);
     maps[side].partners([]);
-    maps[other].partners(last.map((pair) => pairs[other][pair] as number));
-    options.onPoint(last);
+    maps[other].partners(partnersOf(other, shown));
+    options.onPoint(shown);
+  }
+
+  function partnersOf(side: Side, at: readonly number[]): number[] {
+    return [...new Set(at.map((pair) => pairs[side][pair] as number))];
   }
 
   function toggle(at: readonly number[]): void {
@@ -89,17 +94,11 @@ export function linkedMaps(options: LinkedOptions): Linked {
 
   const sides = maps.map((map, side) => h("div", { class: "sw-linked-side" }, options.heads[side], map.element));
   // From one map to the other by Tab: one goes on at the partner.
-  for (const [side, element] of sides.entries()) {
-    const other = sides[1 - side] as HTMLElement;
-    let left: readonly number[] = [];
-    other.addEventListener("focusout", () => {
-      left = last;
-    }, { capture: true }); // biome-ignore format: one line
-    element.addEventListener("focusin", (event) => {
-      if (!(event.relatedTarget instanceof Node) || !other.contains(event.relatedTarget) || !left.length) return;
-      maps[side]?.partners(left.map((pair) => pairs[side as Side][pair] as number));
-      last = left;
-      options.onPoint(left);
+  for (const side of [0, 1] as const) {
+    sides[side]?.addEventListener("focusin", ({ relatedTarget }) => {
+      if (!(relatedTarget instanceof Node) || !sides[1 - side]?.contains(relatedTarget) || !last.length) return;
+      maps[side].partners(partnersOf(side, last));
+      options.onPoint(last);
     });
   }
 
@@ -125,10 +124,11 @@ export function linkedMaps(options: LinkedOptions): Linked {
     place: (side, xy) => maps[side].place(xy),
     refresh,
     point(pair) {
-      last = pair === null ? [] : [pair];
+      const shown = pair === null ? [] : [pair];
+      if (shown.length) last = shown;
       for (const side of [0, 1] as const) {
         maps[side].hover(null);
-        maps[side].partners(last.map((one) => pairs[side][one] as number));
+        maps[side].partners(partnersOf(side, shown));
       }
     },
   };

@@ -252,8 +252,10 @@ def _side(space: Space, labels: Texts | None, name: str, which: str) -> Side:
         values = as_rows(space, f"space {which}")  # type: ignore[arg-type]
         rows = torch.from_numpy(values - values.mean(0)).float()
     lengths = rows.norm(dim=1)
-    if not bool((lengths > 0).all()):
-        row = int((lengths == 0).nonzero()[0])
+    # What is left of a row at the mean is rounding.
+    lost = lengths <= 1e-6 * lengths.max()
+    if bool(lost.any()):
+        row = int(lost.nonzero()[0])
         raise ValueError(f"row {row} of space {which} has no direction; leave it out.")
     return Side(name or f"space {which.upper()}", torch.nn.functional.normalize(rows), texts, sae)
 
