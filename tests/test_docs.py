@@ -14,10 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(path for path in DOCS.glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
 
 
-SLOW = {"embedding": pytest.mark.slow}
-
-
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem, marks=SLOW.get(p.stem, ())) for p in PAGES])
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_block_runs(path, default, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sw, "load", lambda: default, raising=False)
