@@ -15,6 +15,12 @@ Written by `python -m benchmarks`; a section says on what machine and when it wa
 the process, medians of interleaved rounds; ratios are medians of the rounds' ratios, with the range in brackets.
 Answers were compared before anything was timed.
 """
+SIMILARITY = Path(__file__).parent / "SIMILARITY.md"
+SIMILARITY_HEAD = """# Similarity of feature spaces
+
+Written by `python -m benchmarks.similarity` and `python -m benchmarks.similarity_default`; a section says on what
+machine and when it was measured.
+"""
 ORDER = ("sweep", "slider", "generate", "growth", "sae")
 
 
@@ -54,11 +60,11 @@ class Section:
         return f"<!-- {self.name} -->\n" + "\n\n".join([head, *self.parts]) + f"\n<!-- end {self.name} -->"
 
 
-def write(sections: Sequence[Section], path: Path = FILE) -> None:
+def write(sections: Sequence[Section], path: Path = FILE, head: str = HEAD) -> None:
     """Replace sections of the file, keeping the others."""
     old = path.read_text() if path.exists() else ""
     found = re.finditer(r"<!-- ([\w-]+) -->.*?<!-- end \1 -->", old, re.DOTALL)
     kept = {match.group(1): match.group(0) for match in found}
     kept |= {section.name: section.render() for section in sections}
     names = [*(name for name in ORDER if name in kept), *(name for name in kept if name not in ORDER)]
-    path.write_text("\n\n".join([HEAD.strip(), *(kept[name] for name in names)]) + "\n")
+    path.write_text("\n\n".join([head.strip(), *(kept[name] for name in names)]) + "\n")

@@ -1,12 +1,10 @@
 """Similarity scores, their permutation nulls and feature pairing: ours beside the peers', as ratios in one run.
 
-    python -m benchmarks.similarity --peers FOLDER [--rounds 3] [--full]
+    python -m benchmarks.similarity --peers FOLDER [--rounds 5] [--full]
 
-FOLDER holds checkouts named `univ_feat_geom` (github.com/wlg1/univ_feat_geom) and `netrep`
+Writes sections of SIMILARITY.md with `--full` (a quarter of an hour), which also runs whole nulls outright; without it,
+prints. FOLDER holds checkouts named `univ_feat_geom` (github.com/wlg1/univ_feat_geom) and `netrep`
 (github.com/ahwillia/netrep); rsatoolbox comes from PyPI. A peer that is not there is left out.
-Times are CPU seconds of the process on one thread, medians of interleaved rounds; ratios are medians of per-round
-ratios. `difference` is that of the score from ours; "as published" and the CCA angle are other quantities, and the
-pairing's mean correlation differs by the peer's (n - 1) / n.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -29,6 +26,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.machine import describe, pin
+from benchmarks.results import SIMILARITY, SIMILARITY_HEAD, Section, write
 from steerwidgets.study import similarity
 from steerwidgets.study.similarity.null import prepare
 from steerwidgets.study.similarity.permuted import permutation_blocks
@@ -38,6 +37,19 @@ WIDTHS = (512, 768)
 BATCH = 64
 TOKENS, FEATURES = 20_000, 2_048
 WIDE, ACTIVE = 32_768, 64
+NOTE = (
+    "CPU seconds on one thread, medians of interleaved rounds; ratios are medians of per-round ratios. `difference` is "
+    'that of the score from ours: "as published" and the CCA angle are other quantities, and the pairing\'s mean '
+    "correlation differs by the peer's (n - 1) / n."
+)
+COLUMNS = ("what", "d", "method", "CPU s", "ratio", "1,000", "10,000", "difference")
+# What `--full` runs from beginning to end: metric, permutations, width.
+OUTRIGHT = (
+    ("svcca", 1_000, 512),
+    *((metric, 10_000, width) for metric in ("svcca", "rsa", "cka") for width in WIDTHS),
+    *(("procrustes", 1_000, width) for width in WIDTHS),
+)
+DRAWS, STRENGTHS = 500, (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass
@@ -52,32 +64,36 @@ class Method:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, help="folder with checkouts of univ_feat_geom and netrep")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--full", action="store_true", help="run 1,000 SVCCA and 10,000 RSA permutations outright")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--full", action="store_true", help="run whole nulls outright, and write SIMILARITY.md")
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    pin()
     threadpool_limits(1)
-    torch.set_num_threads(1)
     if options.memory:
         wide_pairing()
         return
     warnings.simplefilter("ignore")
     study, netrep, toolbox = load_peers(options.peers)
-    print(f"One core of {processor()}; torch {torch.__version__}, numpy {np.__version__}; {options.rounds} rounds.\n")
-    print(f"n = {ROWS:,} paired rows; a line's first method is ours.\n")
-    print("| what | d | method | CPU s | ratio | 1,000 | 10,000 | difference |")
-    print("|---|---|---|---|---|---|---|---|")
+    about = describe()
+    speed = Section("similarity-speed", "Nulls and pairing beside the peers'", about)
+    speed.text(f"n = {ROWS:,} paired rows, {options.rounds} rounds; a line's first method is ours. {NOTE}")
+    lines: list[list[str]] = []
     for width in WIDTHS:
         x, y = data(width)
         for what, methods, null in workloads(x, y, study, netrep, toolbox):
-            report(what, width, methods, options.rounds, null)
-    pairing(study, options.rounds)
+            lines += report(what, width, methods, options.rounds, null)
+    speed.table("One score, and one permutation of a null", COLUMNS, lines)
+    pairing(speed, study, options.rounds)
     peak = subprocess.run(
         [sys.executable, "-m", "benchmarks.similarity", "--memory"], capture_output=True, text=True, check=True
     )
-    print("\n" + peak.stdout.strip())
+    speed.text(peak.stdout.strip())
+    honest = Section("similarity-calibration", "Are the p-values honest?", about)
+    calibration(honest)
     if options.full:
-        outright()
+        outright(speed)
+        write([speed, honest], SIMILARITY, SIMILARITY_HEAD)
 
 
 def data(width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +188,8 @@ def linear(netrep: Any, alpha: float, x: Any, y: Any) -> float:
     return float(np.cos(metric.score(x, y)))
 
 
-def report(what: str, width: int, methods: list[Method], rounds: int, null: bool) -> None:
+def report(what: str, width: int, methods: list[Method], rounds: int, null: bool) -> list[list[str]]:
+    """Time the methods; a line of the table each."""
     times: list[list[float]] = [[] for _ in methods]
     values = [0.0] * len(methods)
     for turn in range(rounds):
@@ -182,16 +199,19 @@ def report(what: str, width: int, methods: list[Method], rounds: int, null: bool
             start = time.process_time()
             values[i] = methods[i].run(turn)
             times[i].append((time.process_time() - start) / methods[i].units)
+    lines = []
     for i, method in enumerate(methods):
         seconds = statistics.median(times[i])
         ratio = statistics.median(theirs / own for theirs, own in zip(times[i], times[0], strict=True))
-        many = f"{1000 * seconds:,.1f} s | {10_000 * seconds:,.0f} s" if null else " | "
+        many = [f"{1000 * seconds:,.1f} s", f"{10_000 * seconds:,.0f} s"] if null else ["", ""]
         # Each method of a null draws its own permutations: only scores can be compared.
         apart = "" if null or i == 0 or np.isnan(values[i]) else f"{abs(values[i] - values[0]):.1e}"
-        print(f"| {what} | {width} | {method.name} | {seconds:.4f} | {ratio:.1f}x | {many} | {apart} |", flush=True)
+        lines.append([what, str(width), method.name, f"{seconds:.4f}", f"{ratio:.1f}x", *many, apart])
+        print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
+    return lines
 
 
-def pairing(study: Any, rounds: int) -> None:
+def pairing(section: Section, study: Any, rounds: int) -> None:
     torch.manual_seed(0)
     a = torch.randn(TOKENS, FEATURES).relu_()
     b = (0.5 * a[:, torch.randperm(FEATURES)] + torch.randn(TOKENS, FEATURES)).relu_()
@@ -216,11 +236,12 @@ def pairing(study: Any, rounds: int) -> None:
             return float(found["theirs"][1].mean())
 
         methods.append(Method("univ_feat_geom batched_correlation", theirs))
-    report(f"pairing {TOKENS:,} tokens x {FEATURES:,}²", FEATURES, methods, rounds, False)
+    lines = report(f"pairing {TOKENS:,} tokens x {FEATURES:,}²", FEATURES, methods, rounds, False)
+    section.table("Pairing by activation correlation", COLUMNS, lines)
     if study is not None:
         partners = dict(zip(found["own"].a.tolist(), found["own"].b.tolist(), strict=True))
         same = sum(partners[j] == i for j, i in enumerate(found["theirs"][0].tolist()))
-        print(f"\nPairing: {same} of {FEATURES} features get the same partner from both.")
+        section.text(f"Pairing: {same} of {FEATURES} features get the same partner from both.")
 
 
 def wide_pairing() -> None:
@@ -256,26 +277,51 @@ def peak_bytes() -> int:
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def outright() -> None:
-    x, y = data(512)
-    print()
-    for name, permutations in (("svcca", 1_000), ("rsa", 10_000)):
+def outright(section: Section) -> None:
+    """Whole nulls, preparation included."""
+    rows = []
+    for metric, permutations, width in OUTRIGHT:
+        x, y = data(width)
         start, wall = time.process_time(), time.time()
-        test = similarity.null_test(x, y, name, permutations)
-        print(
-            f"null_test(x, y, {name!r}, permutations={permutations:,}) at d = 512, preparation included: "
-            f"{time.process_time() - start:.1f} CPU s, {time.time() - wall:.1f} s wall; score {test.score:.4f}, null "
-            f"{test.null.mean():.4f} ± {test.null.std():.4f}, p = {test.p_value:.5f}.",
-            flush=True,
-        )
+        test = similarity.null_test(x, y, metric, permutations)
+        spent, wall = time.process_time() - start, time.time() - wall
+        row = [metric, str(width), f"{permutations:,}", f"{spent:.1f}", f"{wall:.1f}", f"{test.score:.4f}"]
+        rows.append([*row, f"{test.null.mean():.4f} ± {test.null.std():.4f}", f"{test.p_value:.2g}"])
+        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    columns = ("metric", "d", "permutations", "CPU s", "wall s", "score", "null", "p")
+    section.table(f"`null_test` from beginning to end, n = {ROWS:,}", columns, rows)
 
 
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
+def calibration(section: Section) -> None:
+    """p-values without an effect, and power with one; 24 rows, 4 dimensions, 99 permutations."""
+    from scipy import stats
+
+    def draw(strength: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        x = random.normal(size=(24, 4))
+        return x, strength * x @ random.normal(size=(4, 4)) / 2 + random.normal(size=(24, 4))
+
+    rows = []
+    for metric in ("svcca", "rsa", "procrustes", "cka", "jaccard"):
+        options: dict[str, Any] = {"k": 4} if metric == "jaccard" else {}
+        power, uniform = [], 0.0
+        for strength in STRENGTHS:
+            random = np.random.default_rng(0)
+            tests = (similarity.null_test(*draw(strength, random), metric, 99, seed=i, **options) for i in range(DRAWS))
+            p = np.array([test.p_value for test in tests])
+            power.append(f"{np.mean(p <= 0.05):.2f}")
+            if strength == 0:
+                # p takes the values .01 ... 1: spread each over its hundredth. Ties make jaccard's larger, not smaller.
+                side = "greater" if metric == "jaccard" else "two-sided"
+                uniform = stats.kstest(p - random.uniform(0, 0.01, DRAWS), "uniform", alternative=side).pvalue
+        rows.append([metric, f"{uniform:.2f}", *power])
+        print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+    section.text(
+        f"{DRAWS} draws of 24 rows in 4 dimensions, 99 permutations each; y is `strength` times a linear map of x, "
+        "plus noise. Without an effect p-values are uniform (Kolmogorov-Smirnov; of jaccard, whose few scores tie, not "
+        "smaller than uniform), and the share of draws with p ≤ .05 is about .05."
+    )
+    columns = ("metric", "p of the KS test", *(f"p ≤ .05 at strength {strength:g}" for strength in STRENGTHS))
+    section.table("Uniformity and power", columns, rows)
 
 
 if __name__ == "__main__":

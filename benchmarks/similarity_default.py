@@ -1,52 +1,100 @@
-"""The similarity study on the embedded default model: layers, English and Spanish number words, a carried vector.
+"""The similarity study on the embedded default model, with its nulls.
 
-    python -m benchmarks.similarity_default [--text FILE] [--permutations 1000]
+    python -m benchmarks.similarity_default [--sae FOLDER] [--text FILE] [--permutations 10000] [--only PART]
 
-The text is Python's own help topics unless a file is given. Prints three markdown sections; a few minutes on two cores.
+Layers against layers, English against Spanish, two SAEs, a carried vector. FOLDER holds a second SAE of the same model,
+as `sw.load(sae=FOLDER)` takes it; without one that part is left out. The text is Python's own help topics unless a file
+is given. Writes sections of SIMILARITY.md (with fewer permutations than 10,000: prints them only). A quarter of an hour on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-import steerwidgets as sw
-from steerwidgets.study import similarity
-from steerwidgets.study.similarity.results import holm
-from steerwidgets.study.tasks import analogues, successors
+from benchmarks.machine import describe, pin
+from benchmarks.results import SIMILARITY, SIMILARITY_HEAD, Section, write
 
 LAYERS = (1, 7, 13, 19, 25)
+ROWS = 800
 FROM, TO = "blocks.13.hook_resid_post", "blocks.17.hook_resid_post"
-NUMBERS = (
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty thirty forty fifty sixty"
-).split()
-NUMEROS = (
-    "uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis diecisiete "
-    "dieciocho diecinueve veinte treinta cuarenta cincuenta sesenta"
-).split()
+WORDS = {
+    "number words": (
+        "Number: {}",
+        "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty thirty forty fifty sixty",
+        "Número: {}",
+        "uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis diecisiete "
+        "dieciocho diecinueve veinte treinta cuarenta cincuenta sesenta",
+    ),
+    "months": (
+        "Month: {}",
+        "January February March April May June July August September October November December",
+        "Mes: {}",
+        "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    ),
+}
+METRICS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("svcca", {"components": 50}),
+    ("rsa", {}),
+    ("cka", {"debiased": True}),
+)
+FEW_ROWS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("rsa", {}),
+    ("cka", {"debiased": True}),
+    ("procrustes", {}),
+    ("jaccard", {"k": 3}),
+)
+# Pairs of the linked page, whose size is stated.
+PAGE_PAIRS = 1_200
+SUBSETS = {
+    "months and weekdays": ["month*", "January", "March", "June", "day*", "Monday", "enero"],
+    "numbers": ["number*", "one", "two", "three", "four", "five", "ten", "hundred", "thousand"],
+    "places and peoples": ["country", "countries", "city", "world", "American", "Spanish", "English", "state*"],
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sae", help="folder of a second SAE of the model")
     parser.add_argument("--text", type=Path, help="plain text to read activations on")
-    parser.add_argument("--permutations", type=int, default=1_000)
+    parser.add_argument("--permutations", type=int, default=10_000)
+    parser.add_argument("--only", choices=("layers", "languages", "saes", "carried"))
     options = parser.parse_args()
+    pin()
+    warnings.simplefilter("ignore", UserWarning)
+
+    import steerwidgets as sw
+
     model = sw.load()
     text = passages(options.text)
-    started = time.time()
-    layers(model, text, options.permutations)
-    languages(model, 10 * options.permutations)
-    carried(model, text)
-    print(f"\n{time.time() - started:.0f} s in all, loading apart.")
+    about = describe()
+    parts: dict[str, tuple[str, Callable[[Section], None]]] = {
+        "layers": ("Layers against layers", lambda s: layers(s, model, text[:60], options.permutations)),
+        "languages": ("English against Spanish", lambda s: languages(s, model, options.permutations)),
+        "saes": ("Two SAEs of one layer", lambda s: saes(s, model, text, options.sae, options.permutations)),
+        "carried": ("A carried vector", lambda s: carried(s, model, text[:18])),
+    }
+    for name, (title, measure) in parts.items():
+        if options.only not in (None, name) or (name == "saes" and options.sae is None):
+            continue
+        section, started = Section(f"similarity-{name}", title, about), time.process_time()
+        print(f"\n## {title}")
+        measure(section)
+        section.text(f"{time.process_time() - started:.0f} CPU s.")
+        if options.permutations >= 10_000:
+            write([section], SIMILARITY, SIMILARITY_HEAD)
 
 
-def passages(path: Path | None, words: int = 80, most: int = 18) -> list[str]:
+def passages(path: Path | None, words: int = 80, most: int = 150) -> list[str]:
     if path is not None:
         text = path.read_text()
     else:
@@ -58,46 +106,131 @@ def passages(path: Path | None, words: int = 80, most: int = 18) -> list[str]:
     return [" ".join(kept[i : i + words]) for i in range(0, min(len(kept), words * most), words)]
 
 
-def layers(model: sw.SteeredModel, text: list[str], permutations: int) -> None:
-    print(f"## Layers against layers, {len(text)} passages, {permutations:,} random pairings a pair\n")
-    for metric, extra in (("svcca", {"threshold": 0.9}), ("cka", {"debiased": True}), ("rsa", {})):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", similarity.SimilarityWarning)
-            found = similarity.compare_models(
-                model, model, text, LAYERS, metric, rows=1_500, permutations=permutations, **extra
-            )
+def layers(section: Section, model: Any, text: list[str], permutations: int) -> None:
+    from steerwidgets.study import similarity
+
+    section.text(
+        f"Residual streams on the same tokens: {ROWS} drawn from {len(text)} passages, so that few are neighbours; "
+        f"{permutations:,} random pairings for each pair of layers."
+    )
+    for metric, extra in METRICS:
+        found = similarity.compare_models(
+            model, model, text, LAYERS, metric, rows=ROWS, permutations=permutations, **extra
+        )
         table = found.table
-        print(f"{metric} {extra or ''}, n = {table['n'].iloc[0]}\n")
-        print("| layer | " + " | ".join(map(str, LAYERS)) + " |\n" + "|---" * (len(LAYERS) + 1) + "|")
-        for name, row in found.scores.iterrows():
-            print(f"| {str(name).split('.')[1]} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+        rows = [[str(name).split(".")[1], *(f"{value:.3f}" for value in row)] for name, row in found.scores.iterrows()]
+        section.table(f"{metric} {extra or ''}", ["layer", *map(str, LAYERS)], rows)
         apart = table[table["a"] != table["b"]]
-        print(
-            f"\nOff the diagonal: null mean {apart['null_mean'].mean():.4f}, effect {apart['effect'].min():.0f} to "
-            f"{apart['effect'].max():.0f} standard deviations, largest q {apart['q'].max():.2g}.\n",
-            flush=True,
+        section.text(
+            f"Off the diagonal: mean of the null {apart['null_mean'].mean():.4f}, its standard deviation at most "
+            f"{apart['null_sd'].max():.4f}; largest p {apart['p'].max():.2g}, after Holm over all "
+            f"{len(table)} pairs {apart['p_holm'].max():.2g}."
         )
 
 
-def languages(model: sw.SteeredModel, permutations: int) -> None:
-    print(f"## English against Spanish number words, {len(NUMBERS)} pairs, {permutations:,} random pairings\n")
-    print("| layer | metric | score | null mean | p | p, Holm over layers |\n|---|---|---|---|---|---|")
-    english, spanish = [f"Number: {word}" for word in NUMBERS], [f"Número: {word}" for word in NUMEROS]
-    for metric, extra in (("rsa", {}), ("cka", {"debiased": True}), ("procrustes", {}), ("jaccard", {"k": 5})):
-        tests = []
-        for layer in LAYERS:
-            found = similarity.compare_models(
-                model, model, english, [layer], metric, text_b=spanish, permutations=permutations, **extra
-            )
-            tests += [result.test for result in found.pairs.values()]
-        corrected = holm(np.array([test.p_value for test in tests]))
-        for layer, test, p in zip(LAYERS, tests, corrected, strict=True):
-            print(f"| {layer} | {metric} | {test.score:.3f} | {test.null.mean():.3f} | {test.p_value:.2g} | {p:.2g} |")
-    print(flush=True)
+def languages(section: Section, model: Any, permutations: int) -> None:
+    from steerwidgets.study import similarity
+    from steerwidgets.study.similarity.results import holm
+
+    for name, (prompt, words, prompt_es, words_es) in WORDS.items():
+        english = [prompt.format(word) for word in words.split()]
+        spanish = [prompt_es.format(word) for word in words_es.split()]
+        rows = []
+        for metric, extra in FEW_ROWS:
+            tests = []
+            for layer in LAYERS:
+                try:
+                    found = similarity.compare_models(
+                        model, model, english, [layer], metric, text_b=spanish, permutations=permutations, **extra
+                    )
+                except ValueError:
+                    # Debiased CKA is not defined where a side is no more than noise.
+                    continue
+                tests += [(layer, result.test) for result in found.pairs.values()]
+            corrected = holm(np.array([test.p_value for _, test in tests]))
+            for (layer, test), p in zip(tests, corrected, strict=True):
+                low, high = np.quantile(test.null, (0.025, 0.975))
+                null = f"{low:.3f} to {high:.3f}"
+                rows.append([str(layer), metric, f"{test.score:.3f}", null, f"{test.p_value:.2g}", f"{p:.2g}"])
+        title = f"{name}: {len(english)} pairs such as {english[1]!r} and {spanish[1]!r}, {permutations:,} pairings"
+        section.table(title, ["layer", "metric", "score", "null, middle 95 %", "p", "p, Holm over layers"], rows)
 
 
-def carried(model: sw.SteeredModel, text: list[str]) -> None:
-    print(f"## The months-to-numbers vector of {FROM}, carried to {TO} by a Procrustes map fitted on the text\n")
+def saes(section: Section, model: Any, text: list[str], folder: str, permutations: int) -> None:
+    import steerwidgets as sw
+    from steerwidgets.study import similarity
+
+    # Its labels are not the bundled SAE's, and health is no question here.
+    other = sw.load(sae=folder, check=False).sae
+    started = time.process_time()
+    options: dict[str, Any] = {"min_frequency": 0.0005}
+    pairs = similarity.pair_saes(model, model, text, sae_b=other, **options)
+    spent = time.process_time() - started
+    values = pairs.correlation
+    section.text(
+        f"{model.sae.d_sae:,} and {other.d_sae:,} features at {model.sae.hook}, paired one-to-one over "
+        f"{pairs.tokens:,} tokens of {len(text)} passages (activations included: {spent:.0f} CPU s). {len(pairs):,} "
+        f"pairs of features that fire on at least {options['min_frequency']:.2%} of them; correlation above .9: "
+        f"{(values > 0.9).sum()}, above .7: {(values > 0.7).sum()}, above .5: {(values > 0.5).sum()}, median "
+        f"{np.median(values):.2f}."
+    )
+    chance = chance_pairs(model, text, other, options)
+    section.text(
+        f"By chance, the tokens of one side in another order: above .9: {(chance > 0.9).sum()}, above .7: "
+        f"{(chance > 0.7).sum()}, above .5: {(chance > 0.5).sum()}, median {np.median(chance):.2f}."
+    )
+    best = pairs.above(float(np.sort(values)[-PAGE_PAIRS - 1]))
+    x, y = best.rows(model.sae.W_dec.detach(), other.W_dec.detach())
+    rows = []
+    for metric, extra in (*METRICS, ("procrustes", {}), ("jaccard", {"k": 10})):
+        draws = permutations if metric in ("svcca", "rsa", "cka") else permutations // 10
+        test = similarity.null_test(x, y, metric, draws, **extra)
+        low, high = np.quantile(test.null, (0.025, 0.975))
+        null = f"{low:.3f} to {high:.3f}"
+        rows.append([metric, f"{test.score:.3f}", null, f"{test.effect:.0f}", f"{draws:,}", f"{test.p_value:.2g}"])
+    columns = ["metric", "score", "null, middle 95 %", "effect, null s.d.", "random pairings", "p"]
+    section.table(f"Decoder rows of the {len(best):,} best pairs", columns, rows)
+    rows = []
+    for name, words in SUBSETS.items():
+        chosen = similarity.features_by_label(model.labels, words)
+        places = np.nonzero(np.isin(best.a, chosen.ids))[0]
+        test = similarity.subset_test(x, y, places, "rsa", draws=permutations // 10)
+        low, high = np.quantile(test.null, (0.025, 0.975))
+        rows.append([name, str(len(places)), f"{test.score:.3f}", f"{low:.3f} to {high:.3f}", f"{test.p_value:.2g}"])
+    title = "Are features of one kind more alike than as many of any kind? RSA, random subsets of the same size"
+    section.table(
+        title,
+        ["labels about", "pairs", "score", "random subsets, middle 95 %", "p"],
+        rows,
+    )
+    with tempfile.TemporaryDirectory() as where:
+        maps = sw.LinkedMaps(model, other, best, names=("bundled SAE", "other SAE"))
+        page = maps.to_html(Path(where) / "linked.html")
+        section.text(f"The linked maps of these pairs as a page: {page.stat().st_size / 1e6:.2f} MB.")
+
+
+def chance_pairs(model: Any, text: list[str], other: Any, options: dict[str, Any]) -> np.ndarray:
+    """Correlations of the pairs that are found where there is nothing to find."""
+    import torch
+
+    import steerwidgets as sw
+    from steerwidgets.study import similarity
+    from steerwidgets.study.similarity.models import sae_features
+
+    at, _, _ = similarity.places(model, model, text)
+    x, good = similarity.read_rows(model, at, sw.HookPoint.parse(model.sae.hook))
+    x = x[torch.from_numpy(good)]
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    a, b = sae_features(model.sae, x), sae_features(other, x[order])
+    found: np.ndarray = similarity.pair_features(a, b, **options).correlation
+    return found
+
+
+def carried(section: Section, model: Any, text: list[str]) -> None:
+    import steerwidgets as sw
+    from steerwidgets.study import similarity
+    from steerwidgets.study.tasks import analogues, successors
+
     at_a, at_b, _ = similarity.places(model, model, text)
     rows = [similarity.read_rows(model, at, sw.HookPoint.parse(hook)) for at, hook in ((at_a, FROM), (at_b, TO))]
     good = rows[0][1] & rows[1][1]
@@ -110,10 +243,18 @@ def carried(model: sw.SteeredModel, text: list[str]) -> None:
         vector, fit, model, suite, native, to=TO, draws=5, positions=model.preset.positions
     )
     summary = found.summary()[["task", "vector", "n", "accuracy", "low", "high", "multiplier", "unsteered", "random"]]
-    print(f"Map: {good.sum()} tokens, similarity {fit.similarity:.3f}, scale {fit.scale:.2f}.\n")
-    print("| " + " | ".join(summary.columns) + " |\n|" + "---|" * len(summary.columns))
-    for row in summary.itertuples(index=False):
-        print("| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+    section.text(
+        f"The months-to-numbers vector of {FROM}, carried to {TO} by a Procrustes map fitted on {good.sum():,} tokens "
+        f"(similarity {fit.similarity:.3f}, scale {fit.scale:.2f}), and scored there."
+    )
+    section.table(
+        "Accuracy with 95 % intervals",
+        list(summary.columns),
+        [
+            [f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row]
+            for row in summary.itertuples(index=False)
+        ],
+    )
 
 
 if __name__ == "__main__":

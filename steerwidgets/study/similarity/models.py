@@ -161,7 +161,7 @@ def pair_saes(
     first = readers[0](hooks[0])
     second = first if readers[0] is readers[1] and hooks[0] == hooks[1] else readers[1](hooks[1])
     good = torch.from_numpy(first[1] & second[1])
-    return pair_features(_features(saes[0], first[0][good]), _features(saes[1], second[0][good]), **options)
+    return pair_features(sae_features(saes[0], first[0][good]), sae_features(saes[1], second[0][good]), **options)
 
 
 def _sides(
@@ -250,13 +250,13 @@ def _rows(
         chosen = np.random.default_rng(seed).permutation(len(read_a[1]))
         chosen = np.searchsorted(good, chosen[np.isin(chosen, good)][:rows])
         return x[torch.from_numpy(chosen)], y[torch.from_numpy(chosen)], float("nan")
-    pairs = pair_features(_features(a.sae, x), _features(b.sae, y), **pairing)
+    pairs = pair_features(sae_features(a.sae, x), sae_features(b.sae, y), **pairing)
     decoders = pairs.rows(a.sae.W_dec.detach().cpu(), b.sae.W_dec.detach().cpu())
     return *decoders, float(pairs.correlation.mean()) if len(pairs) else float("nan")
 
 
-def _features(sae: SAE, x: Tensor) -> Any:
-    """Feature activations, sparse [tokens, d_sae]; dense they would not fit for a wide SAE."""
+def sae_features(sae: SAE, x: Tensor) -> Any:
+    """Feature activations of residuals [tokens, d_model], sparse [tokens, d_sae]: dense, a wide SAE's would not fit."""
     from scipy.sparse import csr_matrix, vstack
 
     with torch.no_grad():
