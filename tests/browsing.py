@@ -136,6 +136,10 @@ class Bridge:
             assert time.monotonic() < end, f"not within {timeout} s; status {self.widget._status}; heard {self.heard}"
             time.sleep(0.01)
 
+    def painted(self) -> None:
+        """Wait until the page has drawn what it knows; nothing is carried to Python and back."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
     def settle(self, timeout: float = 60.0) -> None:
         """Pump until the widget is at rest and the page shows it."""
         time.sleep(0.05)

@@ -214,7 +214,7 @@ def test_the_bars_follow_the_slider_without_the_kernel(llama, bridge, make):
     before = percents(b, 1)
     slide(b, "a", 37)
     # Nothing was carried to Python and back.
-    b.page.wait_for_timeout(50)
+    b.painted()
     after = percents(b, 1)
     assert after != before
     labels = b.page.eval_on_selector_all(".sw-bars-label", "all => all.map(e => e.textContent)")
@@ -233,7 +233,7 @@ def test_another_slider_becomes_the_active_one_and_its_stops_are_filled(bridge, 
     b = bridge(make())
     b.settle()
     slide(b, "b", 10)
-    b.page.wait_for_timeout(50)
+    b.painted()
     assert "settings of before" in b.page.locator(".sw-next-at").text_content()
     b.settle()
     assert b.widget.active == "b" and b.widget._table["settings"]["active"] == "b"
@@ -246,7 +246,7 @@ def test_a_vector_that_is_off_leaves_the_others(bridge, make):
     b.settle()
     assert percents(b, 0) != percents(b, 1)
     b.page.get_by_label("a is added").uncheck()
-    b.page.wait_for_timeout(50)
+    b.painted()
     assert percents(b, 0) == percents(b, 1)
     b.settle()
     assert b.widget.off == ["a"] and b.widget._table["n"] == 1
@@ -346,7 +346,7 @@ def test_texts_recorded_along_the_slider_follow_it(bridge, make):
     steered = b.page.locator(".sw-sheet").nth(1)
     for at, recorded in ((0, -4.0), (40, 4.0), (36, 3.0)):
         slide(b, "a", at)
-        b.page.wait_for_timeout(50)
+        b.painted()
         entry = next(e for e in b.widget._texts["entries"] if e["multiplier"] == recorded)
         assert steered.locator(".sw-prose").text_content() == "".join(entry["tokens"])
     assert "the nearest recorded" in steered.text_content()

@@ -96,7 +96,6 @@ class SteeringPlayground(PlaygroundInputs):
         self._filled = 0
         # Tokens that the table has to hold besides the likeliest.
         self._extra = tuple(i for i in (inputs.get("track", -1), inputs.get("against", -1)) if i >= 0)
-        self._last_asked: tuple[Any, ...] = ()
         self._trunk: tuple[str, str, Trunk] | None = None
         self._dose: DoseTable | None = None
         self._pair: Pair | None = None
@@ -130,14 +129,17 @@ class SteeringPlayground(PlaygroundInputs):
 
     @property
     def dose(self) -> DoseResponse:
-        """Next-token distributions at every stop of the active vector, the others as they stand."""
-        return self._ready_result()
+        """Next-token distributions at every stop of the active vector, the others as they stand; without the band."""
+        self._worker.wait()
+        if self._dose is None or self._begun != self._asked():
+            self._fill(Job("compute", self._told))
+            self._set_status(phase="done")
+        return self._result()
 
     @property
     def generation(self) -> Pair:
         """The texts generated last, without and with steering; generated now if there are none."""
-        if self._worker.busy:
-            self._worker.wait()
+        self._worker.wait()
         return self._pair or self.generate()
 
     @property
@@ -147,8 +149,7 @@ class SteeringPlayground(PlaygroundInputs):
         Raises:
             ValueError: there is no suite.
         """
-        if self._worker.busy:
-            self._worker.wait()
+        self._worker.wait()
         if self._swept is None:
             self._score(Job("score", self._told))
             self._set_status(phase="done")
@@ -214,10 +215,10 @@ class SteeringPlayground(PlaygroundInputs):
     def _refresh(self) -> None:
         def work(job: Job) -> None:
             self._fill(job)
-            self._computed = self._last_asked
+            self._computed = self._begun
             self._measure_soon()
 
-        self._last_asked = self._asked()
+        self._begun = self._asked()
         self._worker.stop("measure", superseded=True)
         self._start("compute", work)
 
@@ -231,13 +232,13 @@ class SteeringPlayground(PlaygroundInputs):
 
     def _input_changed(self, change: Any) -> None:
         # Much of what changes here changes nothing that is computed: above all the active vector's multiplier.
-        if self._awake and self._asked() != self._last_asked:
+        if self._awake and self._asked() != self._begun:
             self._refresh()
 
     def _fill(self, job: Job) -> None:
         """Every stop of the active vector."""
         with self._lock:
-            self._last_asked = self._asked()
+            self._begun = self._asked()
             settings, stops = self._settings(), list(self.multipliers)
             before, add, after = self._around()
         job.report(0, 0, f"Filling {len(stops)} stops")
