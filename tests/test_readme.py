@@ -10,8 +10,24 @@ import steerwidgets as sw
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 
-def test_five_minutes_runs_as_written(default, tmp_path, monkeypatch, capsys):
-    [code] = re.findall(r"## Five minutes\n\n```python\n(.*?)```", README, re.DOTALL)
+def test_the_thread_of_widgets_runs_as_written(default, monkeypatch):
+    thread, results = re.findall(r"## Four widgets.*?```python\n(.*?)```.*?```python\n(.*?)```", README, re.DOTALL)[0]
+    monkeypatch.setattr(sw, "load", lambda: default, raising=False)
+    names: dict[str, object] = {}
+    exec(compile(thread + results, "README.md", "exec"), names)
+    compare, build, pick, play = (names[name] for name in ("compare", "build", "pick", "play"))
+    assert len(compare.comparison.only_a) and not len(pick.dropped)
+    assert play.interventions[0].vector is pick.vector
+    # What one makes, the next ones follow.
+    compare.selected = [compare.comparison.only_a.ids[0]]
+    compare.make_vector()
+    assert [len(widget.vector.features) for widget in (compare, build, pick)] == [1, 1, 1]
+    for widget in (compare, build, pick, play):
+        widget.close()
+
+
+def test_the_same_by_function_runs_as_written(default, tmp_path, monkeypatch, capsys):
+    [code] = re.findall(r"## The same by function\n\n```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sw, "load", lambda: default, raising=False)
     names: dict[str, object] = {}
