@@ -169,9 +169,8 @@ def add_layers(page: Page, name: str, comparison: LayerComparison, histograms: i
     about, table = comparison.about, comparison.table
     figure = comparison.plot()
     figure.update_layout(
-        title=None, height=160 + 34 * len(comparison.scores), paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)", margin={"l": 70, "r": 20, "t": 20, "b": 60},
-    )  # fmt: skip
+        title=None, height=160 + 34 * len(comparison.scores), margin={"l": 70, "r": 20, "t": 20, "b": 60}
+    )
     page.figure(figure, f"{name}: heat map of {about.get('metric', 'scores')} by pair of layers", 480)
     page.text(
         f"{about.get('metric', 'score')} of every pair of layers. Each pair has a null of its own from "
@@ -181,7 +180,6 @@ def add_layers(page: Page, name: str, comparison: LayerComparison, histograms: i
     page.table(table, "Every pair of layers", 3)
     for row in table.sort_values("score", ascending=False).head(histograms).itertuples():
         null = comparison.histogram(str(row.a), str(row.b))
-        null.update_layout(paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)")
         page.figure(null, f"{row.a} and {row.b}: score {row.score:.3f} beside its null, p = {row.p:.2g}")
 
 

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 # Okabe & Ito (2008), as in the study's other figures.
 SCORE_COLOUR, NULL_COLOUR = "#D55E00", "rgba(128,128,128,0.55)"
 SIGNIFICANT = 0.05
+# The page's own colours show through, in light and in dark.
+CLEAR = {
+    "template": "none", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#7a7a7a"},
+}  # fmt: skip
 
 
 def null_histogram(test: NullTest, title: str = "", bins: int = 50) -> go.Figure:
@@ -27,9 +32,9 @@ def null_histogram(test: NullTest, title: str = "", bins: int = 50) -> go.Figure
     figure.add_vline(x=test.score, line_color=SCORE_COLOUR, line_width=2)
     words = f"score {test.score:.3f}, p = {test.p_value:.2g}, {len(test.null):,} random pairings, seed {test.seed}"
     figure.update_layout(
-        title={"text": f"{title}<br><sup>{words}</sup>" if title else words}, template="none", bargap=0,
+        title={"text": f"{title}<br><sup>{words}</sup>" if title else words}, bargap=0,
         xaxis_title="similarity", yaxis_title="random pairings", showlegend=False, height=320,
-        margin={"l": 60, "r": 20, "t": 70, "b": 50},
+        margin={"l": 60, "r": 20, "t": 70, "b": 50}, **CLEAR,
     )  # fmt: skip
     return figure
 
@@ -59,9 +64,9 @@ def heat_map(comparison: LayerComparison) -> go.Figure:
     models = about.get("models", ["a", "b"])
     words = f"{about.get('metric', '')}, {about.get('permutations', 0):,} random pairings a cell"
     figure.update_layout(
-        template="none", xaxis={"title": {"text": models[1]}, "type": "category"},
+        xaxis={"title": {"text": models[1]}, "type": "category"},
         yaxis={"title": {"text": models[0]}, "type": "category"},
-        title={"text": f"{words}; crosses: q above {SIGNIFICANT:g}"},
+        title={"text": f"{words}; crosses: q above {SIGNIFICANT:g}"}, **CLEAR,
     )  # fmt: skip
     return figure
 
