@@ -91,6 +91,8 @@ class Bridge:
     def __init__(self, page: Any, widget: StudyWidget, variables: str = "", body: str = "") -> None:
         self.page, self.widget = page, widget
         self.heard: list[str] = []
+        # Messages carried so far, both ways.
+        self.carried = 0
         self._changes: deque[tuple[str, Any]] = deque()
         page.on("console", lambda message: self.heard.append(message.text))
         page.on("pageerror", lambda error: self.heard.append(str(error)))
@@ -111,12 +113,14 @@ class Bridge:
     def pump(self) -> None:
         """Carry what waits, both ways."""
         for sent in self.page.evaluate("() => window.out.splice(0)"):
+            self.carried += 1
             if "state" in sent:
                 self.widget.set_state(sent["state"])
             else:
                 self.widget._handle_custom_msg(sent["message"], [])
         names = set()
         while self._changes:
+            self.carried += 1
             kind, what = self._changes.popleft()
             if kind == "message":
                 self.page.evaluate("(content) => window.hear(content)", what)
@@ -142,10 +146,15 @@ class Bridge:
 
     def settle(self, timeout: float = 60.0) -> None:
         """Pump until the widget is at rest and the page shows it."""
-        time.sleep(0.05)
-        self.until(lambda: not self.widget._worker.busy and not self._changes, timeout)
-        self.page.wait_for_timeout(60)
-        self.pump()
+        still = 0
+        while still < 2:
+            # The page may answer what it is shown, and the widget that.
+            self.painted()
+            time.sleep(0.03)
+            before = self.carried
+            self.until(lambda: not self.widget._worker.busy and not self._changes, timeout)
+            still = still + 1 if self.carried == before else 0
+        self.painted()
 
     def axe(self) -> list[Any]:
         """What axe finds wrong."""
