@@ -125,6 +125,75 @@ def test_stop_and_go_again(widget):
     assert widget.run() == "aa"
 
 
+def test_what_nobody_sees_computes_nothing(widget):
+    """A cell that is run again leaves its old widget behind, which follows others all the same."""
+    told(widget, do="ready")
+    told(widget, do="ready")
+    assert widget.wait(5) and widget.computed == 1
+    told(widget, do="away")
+    widget.text = "b"
+    assert widget.wait(5) and widget.computed == 2
+    told(widget, do="away")
+    widget.text = "c"
+    assert widget.wait(5) and widget.computed == 2
+    told(widget, do="ready")
+    assert widget.wait(5) and widget.computed == 3 and widget._doubled == "cc"
+
+
+def test_an_observer_of_results_may_ask_for_them(widget):
+    """It runs in the worker's own thread, which cannot wait for itself."""
+    seen, refused = [], []
+
+    def observe(_change):
+        seen.append(widget._ready_result())
+        try:
+            widget.wait()
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    widget.observe(observe, "_doubled")
+    assert widget.run() == "aa"
+    assert seen == ["aa"] and "cannot wait for itself" in refused[0]
+
+
+def test_running_by_hand_is_stopped_like_any_work(widget):
+    """`run` goes the way of all work: Stop ends it, an input of the browser takes its place, errors leave no spinner."""
+    widget.gate.clear()
+    threading.Timer(0.1, lambda: told(widget, do="stop")).start()
+    with pytest.raises(Stopped, match="stopped before it was done"):
+        widget.run()
+    assert widget.wait(5) and widget._status["phase"] == "cancelled"
+    widget.gate.set()
+    widget.text = "bad"
+    with pytest.raises(ValueError, match="give another"):
+        widget.run()
+    assert widget._status["phase"] == "error"
+
+
+def test_a_job_that_breaks_leaves_the_worker_whole(capsys):
+    worker, done = Worker(), []
+
+    def broken(_job):
+        raise OSError("no way to say it")
+
+    worker.submit(Job("a"), broken)
+    assert worker.wait(5)
+    worker.submit(Job("a"), lambda job: done.append(1))
+    assert worker.wait(5) and done == [1]
+    assert "no way to say it" in capsys.readouterr().err
+
+
+def test_a_closed_widget_follows_nobody(widget, llama):
+    first = sw.FeatureSet((1, 2))
+    made_by(first, widget, "note")
+    seen = []
+    follower = Doubler(llama.model)
+    follower._follow(first, seen.append)
+    follower.close()
+    widget.note = "next"
+    assert seen == []
+
+
 def test_errors_are_shown_in_words(widget):
     told(widget, do="ready")
     widget.text = "bad"

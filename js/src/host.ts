@@ -11,6 +11,8 @@ export interface Status {
   /** Seconds left, where they can be told. */
   left: number | null;
   error: string;
+  /** What a server said of it. */
+  details?: string;
   /** The job's id on NDIF. */
   job: string;
 }
@@ -112,12 +114,17 @@ export function hostOf<S extends CommonState>(model: Model, signal: AbortSignal)
       saving = true;
       // One message a frame, however fast a slider moves.
       requestAnimationFrame(() => {
+        if (!saving) return;
         saving = false;
         send({ do: "echo" }, true);
       });
     },
     command(name, args = {}) {
-      if (live) send({ do: name, ...args });
+      if (!live) return;
+      // A command acts on the inputs as they are seen: what waits for the frame goes first.
+      const save = saving;
+      saving = false;
+      send({ do: name, ...args }, save);
     },
     watch(keys, run) {
       let waiting = false;
@@ -151,6 +158,15 @@ export function widget<S extends CommonState>(name: string, mount: (root: HTMLEl
       const host = hostOf<S>(model, signal);
       mount(root, host);
       host.command("ready");
+      // Not through the host, whose answers nobody waits for any more.
+      const leave = () => {
+        try {
+          if (host.live) model.send({ do: "away" });
+        } catch {
+          // The kernel has gone before the view.
+        }
+      };
+      signal.addEventListener("abort", leave, { once: true });
       return () => root.remove();
     },
   };

@@ -38,6 +38,16 @@ test("changes are seen at once and saved once a frame", () => {
   expect(model.sent).toEqual([{ do: "echo", n: 1 }]);
 });
 
+test("a command takes the inputs along that wait for the frame", () => {
+  const made = host();
+  made.set({ size: 7 });
+  made.command("run");
+  expect(model.saves).toBe(1);
+  vi.advanceTimersByTime(40);
+  expect(model.saves).toBe(1);
+  expect(model.sent).toEqual([{ do: "run", n: 1 }]);
+});
+
 test("a watcher runs at once, and once for an update of several keys", async () => {
   const run = vi.fn();
   host().watch(["text", "size"], run);
@@ -132,6 +142,7 @@ test("a widget is named, guarded and taken away", () => {
   expect(model.sent).toEqual([{ do: "ready", n: 1 }]);
   end.abort();
   cleanup();
+  expect(model.sent.at(-1)).toEqual({ do: "away" });
   expect(el.childElementCount).toBe(0);
   el.remove();
 });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,10 @@ class Job:
     def __init__(self, kind: str, tell: Callable[[str, float | None, float | None], Any] | None = None) -> None:
         self.kind = kind
         self.superseded = False
+        # Set at the end, however it came; `error` says if it was a bad one, `completed` if all was done.
+        self.ended = threading.Event()
+        self.completed = False
+        self.error: Exception | None = None
         self._tell = tell or (lambda *_: None)
         self._stop = threading.Event()
         self._start = time.monotonic()
@@ -61,6 +66,11 @@ class Worker:
         self._thread: threading.Thread | None = None
 
     @property
+    def here(self) -> bool:
+        """Whether this is the worker's own thread, which cannot wait for itself."""
+        return threading.current_thread() is self._thread
+
+    @property
     def busy(self) -> bool:
         """Whether a job runs or waits."""
         with self._changed:
@@ -83,12 +93,22 @@ class Worker:
             self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing runs and nothing waits; False if that took longer than `timeout` seconds."""
+        """Wait until nothing runs and nothing waits; False if that took longer than `timeout` seconds.
+
+        Raises:
+            RuntimeError: called from the worker's own thread, by an observer of what it makes.
+        """
+        if self.here:
+            raise RuntimeError("work cannot wait for itself; wait in a cell, not in an observer of results.")
         with self._changed:
             return self._changed.wait_for(lambda: self._running is None and not self._waiting, timeout)
 
     def _stop_kind(self, kind: str | None, superseded: bool = False) -> None:
-        self._waiting = [(job, work) for job, work in self._waiting if kind is not None and job.kind != kind]
+        gone = [job for job, _ in self._waiting if kind in (None, job.kind)]
+        self._waiting = [(job, work) for job, work in self._waiting if job not in gone]
+        for job in gone:
+            job.superseded = superseded
+            job.ended.set()
         if self._running is not None and kind in (None, self._running.kind):
             self._running.superseded = superseded
             self._running.stop()
@@ -103,7 +123,11 @@ class Worker:
                 self._running = job
             try:
                 work(job)
+            except Exception:
+                # Work says itself what went wrong; this is what it could not say. The next job needs the thread.
+                traceback.print_exc()
             finally:
                 with self._changed:
                     self._running = None
+                    job.ended.set()
                     self._changed.notify_all()

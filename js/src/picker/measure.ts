@@ -43,11 +43,13 @@ export function measurePanel(
   });
   positions.addEventListener("change", () => set("positions", JSON.parse(positions.value)));
   by.addEventListener("change", () => set("by", by.value as By));
-  const typed = debounced(700, signal, () => {
+  const commit = () => {
     const lines = prompts.value.split("\n").filter((line) => line.trim());
     if (lines.join("\n") !== host.get("prompts").join("\n")) set("prompts", lines);
-  });
-  prompts.addEventListener("input", typed);
+  };
+  prompts.addEventListener("input", debounced(700, signal, commit));
+  // On the way to a button: what is measured is what one reads.
+  prompts.addEventListener("change", commit);
   go.addEventListener("click", () => {
     const { ids, filtered } = found();
     host.command("measure", filtered ? { ids } : {});
