@@ -14,13 +14,29 @@ PYTEST ?=
 NPM := npm --prefix js
 JS_READY := js/node_modules/.ready
 
-.PHONY: demo test lint lab docs bench clean browser js js-check js-test js-fresh
+.PHONY: demo test test-ndif lint lab docs bench clean browser js js-check js-test js-fresh
 
 demo: $(VENV)/.ready
 	$(BIN)/steerwidgets demo $(DEMO)
 
 test: $(VENV)/.ready-dev .test-peers/.ready browser lint js-check js-test js-fresh
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Every operation here against a real NDIF server on loopback, without a GPU. The server has an environment of its own
+# (Python 3.12, 5.5 GB), made once; everything that is started is stopped.
+NDIF_ENV ?= .ndif-env
+NDIF_LOOPBACK := HF_HUB_OFFLINE=0 HF_ENDPOINT=http://127.0.0.1:8111 NDIF_HOST=http://127.0.0.1:8001 \
+	HF_HUB_DISABLE_XET=1 HF_HUB_DISABLE_TELEMETRY=1 HF_HOME=$(abspath $(NDIF_ENV))/hub
+
+test-ndif: $(VENV)/.ready-dev $(NDIF_ENV)/.ready
+	command -v redis-server > /dev/null || { apt-get update -qq && apt-get install -y -qq redis-server > /dev/null; }
+	$(NDIF_LOOPBACK) NDIF_ENV=$(abspath $(NDIF_ENV)) $(BIN)/python -m pytest tests/ndif/real.py $(PYTEST)
+
+$(NDIF_ENV)/.ready:
+	test -d $(NDIF_ENV) || python3.12 -m venv $(NDIF_ENV)
+	$(NDIF_ENV)/bin/pip install --quiet "ndif[api,ray]==0.1.2" "moto[s3,server]" torch==2.13.0 transformers==5.22.2 \
+		nnsight==0.8.1
+	touch $@
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

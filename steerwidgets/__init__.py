@@ -14,6 +14,7 @@ _NAMES = {
     "read_labels": "steerwidgets.core.label_files",
     "Neuronpedia": "steerwidgets.study.neuronpedia",
     "export_vector": "steerwidgets.study.vector_files",
+    "resume": "steerwidgets.engine.ndif",
     "SteeredModel": "steerwidgets.engine.model",
     "Generation": "steerwidgets.engine.model",
     "HookPoint": "steerwidgets.core.hooks",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from steerwidgets.engine.load import load as load
     from steerwidgets.engine.model import Generation as Generation
     from steerwidgets.engine.model import SteeredModel as SteeredModel
+    from steerwidgets.engine.ndif import resume as resume
     from steerwidgets.engine.registry import saes as saes
     from steerwidgets.study import similarity as similarity
     from steerwidgets.study import tasks as tasks

@@ -7,7 +7,9 @@ on this machine, in a trace on NDIF and on cached activations, so that the three
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +92,16 @@ class Reconstruct:
 
 
 @dataclass(frozen=True, eq=False)
+class Replace:
+    """`value` in place of x: what an edit made of it elsewhere."""
+
+    value: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.value.to(x)
+
+
+@dataclass(frozen=True, eq=False)
 class Chain:
     """Several edits of one hook point at the same positions, one after another."""
 
@@ -101,7 +113,7 @@ class Chain:
         return x
 
 
-Edit = AddDirection | EditFeatures | Reconstruct | Chain
+Edit = AddDirection | EditFeatures | Reconstruct | Replace | Chain
 
 
 def edit_features(
@@ -111,6 +123,23 @@ def edit_features(
     if sae.activation == "topk":
         return EditFeatures(sae, scale, shift, clamp, index=ids)
     return EditFeatures(sae.select(ids), scale, shift, clamp)
+
+
+def placed(value: Any, device: torch.device) -> Any:
+    """An edit with its tensors on a device.
+
+    Copied without its constructor: on NDIF that may be code of another Python.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, tuple):
+        return tuple(placed(each, device) for each in value)
+    if not hasattr(value, "__dataclass_fields__"):
+        return value
+    moved = copy.copy(value)
+    for name, each in vars(value).items():
+        object.__setattr__(moved, name, placed(each, device))
+    return moved
 
 
 def apply_edit(x: Tensor, edit: Edit, mask: Tensor) -> Tensor:
@@ -124,7 +153,24 @@ def apply_edit(x: Tensor, edit: Edit, mask: Tensor) -> Tensor:
         return x
     asked = slice(int(columns[0]), int(columns[-1]) + 1)
     part = x[:, asked]
-    steered = torch.where(mask[:, asked].to(x.device)[..., None], edit(part.float()).to(x.dtype), part)
+    steered = torch.where(
+        mask[:, asked].to(x.device)[..., None], placed(edit, x.device)(part.float()).to(x.dtype), part
+    )
     if steered.shape[1] == x.shape[1]:
         return steered
     return torch.cat([x[:, : asked.start], steered, x[:, asked.stop :]], 1)
+
+
+def holds_sae(edit: Edit) -> bool:
+    """Whether an edit needs a whole SAE, not only the rows of the features that it names."""
+    if isinstance(edit, Chain):
+        return any(holds_sae(each) for each in edit.edits)
+    return isinstance(edit, Reconstruct) or (isinstance(edit, EditFeatures) and edit.index is not None)
+
+
+def outcome(x: Tensor, edit: Edit, mask: Tensor) -> Edit:
+    """What an edit makes of the residuals x [n, q, d_model] at `mask`, as an edit that holds nothing else."""
+    columns = mask.any(0).nonzero()
+    if not len(columns):
+        return AddDirection(torch.zeros(1))
+    return Replace(apply_edit(x, edit, mask)[:, int(columns[0]) : int(columns[-1]) + 1])

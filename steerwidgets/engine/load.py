@@ -46,7 +46,11 @@ def load(
         hook: where to read and steer by default; the SAE's hook point if left out.
         device: default CUDA where there is one, else the CPU; a loaded module stays where it is.
         dtype: default float32 on the CPU, the checkpoint's own elsewhere.
-        remote: True runs every forward pass on NDIF; "local" does the same round trip on this machine.
+        remote: True runs every forward pass on NDIF, and no weights are fetched: prompts, vectors and the rows of the
+            features that are edited travel there, scores and asked activations back. What needs a whole SAE (the
+            error term dropped, a top-k SAE) is decoded here from activations that are fetched once. The key is
+            `NDIF_API_KEY`, a Colab secret of that name, or nnsight's; `sw.resume` fetches a job that was left.
+            "local" does the same round trip on this machine.
         tokenizer: for a module whose tokenizer cannot be found by its name.
         check: run four sentences through the SAE and warn, in words, if it does not belong to the model's tensor
             (`model.health`); not done on NDIF.

@@ -8,23 +8,26 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from nnsight.intervention.backends.local import LocalSimulationBackend
 from nnsight.ndif import register
 from torch import Tensor
 
-from steerwidgets.core.edits import Edit, apply_edit
+from steerwidgets.core.edits import Edit, apply_edit, holds_sae, outcome
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.beside import columns, fill, part_inputs, start, told, trunk_inputs
 from steerwidgets.engine.branches import Branches
 from steerwidgets.engine.layouts import layout_of, unembedding_path
+from steerwidgets.engine.ndif import Waiting
 from steerwidgets.engine.sites import edit_sites, read_site
 
 if TYPE_CHECKING:
     from nnsight.modeling.transformers import TransformersModel
 
 # The server has no steerwidgets: what a trace calls travels as source. None of it is more than torch.
-register("steerwidgets.core")
-register("steerwidgets.engine.sites")
+for _module in ("core", "engine.sites", "engine.beside", "engine.branches", "engine.batches"):
+    register(f"steerwidgets.{_module}")
 
 Remote = bool | Literal["local"]
 PlacedEdit = tuple[HookPoint, Edit, Positions]
@@ -64,13 +67,19 @@ class Traces:
         return hook
 
     @torch.no_grad()
-    def capture(self, batch: Batch, hook: HookPoint, cache: Any = None) -> Tensor:
-        """Activations at a hook point, float32 [n, T, d]; a `cache` given is filled with keys and values."""
+    def capture(self, batch: Batch, hook: HookPoint, cache: Any = None, edits: Sequence[PlacedEdit] = ()) -> Tensor:
+        """Activations at a hook point under `edits` before it, float32 [n, T, d].
+
+        Args:
+            cache: filled with keys and values, if given.
+        """
         [(envoy, side, _)] = self._plan([(hook, [])])
+        plan = self._plan(self._masked(edits, batch.index, batch.lengths))
         inputs, options = self._inputs(batch)
         device = self.device
         head = self.head
         with _LOCK, self.lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None) as tracer:
+            edit_sites(plan, apply_edit)
             x = read_site(envoy, side).float().to(device).save()
             if cache is None:
                 tracer.stop()
@@ -82,6 +91,8 @@ class Traces:
     @torch.no_grad()
     def logits(self, batch: Batch, edits: Sequence[PlacedEdit] = (), last: int = 1) -> Tensor:
         """Logits of the `last` columns under `edits`, [n, last, vocab], on the model's device."""
+        if self.remote:
+            edits = self._light(batch, edits)
         plan = self._plan(self._masked(edits, batch.index, batch.lengths))
         lm, head = self.lm, self.head
         inputs, options = self._inputs(batch)
@@ -115,6 +126,44 @@ class Traces:
             head.input = head.input[:, -last:].contiguous()
             logits = lm.output.logits.save()
         return logits
+
+    @torch.no_grad()
+    def variants(self, hook: HookPoint, chunks: Sequence[dict[str, Any]]) -> list[Any]:
+        """Many variants of batches as one job: each batch runs once, edits are applied and results reduced there.
+
+        Equal to a `Trunk` of each chunk, whose `remote_chunk` says what a chunk is.
+
+        Returns:
+            for each part of each chunk, in order, what `beside.told` gives.
+        """
+        from transformers import DynamicCache
+
+        [(envoy, side, _)] = self._plan([(hook, [])])
+        below = self.blocks_below(hook)
+        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(below)]
+        lm, head = self.lm, self.head
+        # nnsight finds the inner traces by their lines in the source written anew: one line a statement, no comment.
+        # Lists hold what a trace gives, since a name bound inside one would be that trace's own.
+        with _LOCK, lm.session(backend=self._backend()):
+            found: Any = [].save()  # type: ignore[attr-defined]
+            for chunk in chunks:
+                trunk: list[Any] = []
+                cache = DynamicCache(config=lm.config) if chunk["cached"] else None
+                inputs, options = trunk_inputs(chunk)
+                with lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None):
+                    trunk.append(read_site(envoy, side))
+                    head.input = head.input[:, -1:].contiguous()
+                    trunk.append(lm.output.logits[chunk["baselines"], -1].float().log_softmax(-1))
+                for part in chunk["parts"]:
+                    x = start(trunk[0], part)
+                    inputs, options = part_inputs(chunk, part, x)
+                    held = fill(DynamicCache(config=lm.config), cache, below, part) if part["branches"] else None
+                    with lm.trace(inputs, **options, past_key_values=held, use_cache=held is not None):
+                        for block in blocks:
+                            block.skip(x)
+                        head.input = columns(part, head.input, chunk["last"])
+                        found.append(told(lm.output.logits, part, trunk[1]))
+        return list(found)
 
     @torch.no_grad()
     def branch_from(self, hook: HookPoint, residual: Tensor, branches: Branches, last: int, cache: Any) -> Tensor:
@@ -193,6 +242,11 @@ class Traces:
         proceed: Callable[[Tensor, Tensor], bool],
     ) -> None:
         """Greedy generation as a single job; what `proceed` cuts off is computed all the same."""
+        if any(holds_sae(edit) for row in edits for _, edit, _ in row):
+            raise ValueError(
+                "generating on NDIF under an intervention that needs the whole SAE (the error term dropped, or a top-k "
+                "SAE) would send it there; keep the error term, or read the next token's logits instead."
+            )
         index, end = batch.index, batch.index[:, -1:]
         first = self._plan(self._by_row(edits, index, batch.lengths))
         later = [self._plan(self._by_row(edits, end + step, batch.lengths)) for step in range(1, n)]
@@ -220,6 +274,16 @@ class Traces:
             if not proceed(ids[step], logprobs[step]):
                 return
 
+    def _light(self, batch: Batch, edits: Sequence[PlacedEdit]) -> list[PlacedEdit]:
+        """Edits that take no whole SAE along: what such a one makes is found here, from activations fetched."""
+        listed = sorted(edits, key=lambda placed: placed[0].order)
+        for n, (hook, edit, positions) in enumerate(listed):
+            if holds_sae(edit):
+                x = self.capture(batch, hook, edits=listed[:n])
+                mask = position_mask(positions, batch.index, batch.lengths)
+                listed[n] = (hook, outcome(x, edit, mask), positions)
+        return listed
+
     def _inputs(self, batch: Batch, fresh: int | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Model inputs; `fresh` columns are new, the others are in the cache."""
         device = self.device
@@ -230,8 +294,14 @@ class Traces:
         }
         options: dict[str, Any] = {"position_ids": batch.index.clamp(min=0)[:, take].to(device)}
         if self.remote:
-            options["remote"] = self.remote
+            options["backend"] = self._backend()
         return inputs, options
+
+    def _backend(self) -> Any:
+        """What runs a trace or a session: None for this machine."""
+        if self.remote == "local":
+            return LocalSimulationBackend(self.lm)
+        return Waiting(self.lm) if self.remote else None
 
     def _masked(
         self, edits: Sequence[PlacedEdit], index: Tensor, lengths: Tensor

@@ -6,14 +6,17 @@ steered one, are the same for all edits. Only the rest is computed again, exactl
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
-from steerwidgets.core.edits import Edit, apply_edit
+from steerwidgets.core.edits import Edit, apply_edit, holds_sae, outcome
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.beside import copied
 from steerwidgets.engine.branches import Branches
 from steerwidgets.engine.traces import Traces
 
@@ -38,11 +41,16 @@ class Trunk:
         self._below = traces.blocks_below(hook)
         self._prefix: list[tuple[Tensor, Tensor]] | None = None
         self.residual: Tensor | None = None
-        if not traces.can_continue_from(hook):
+        # On NDIF a batch runs up to the hook point anew for each job, which costs less than to fetch what it gives.
+        self.remote = bool(traces.remote) and traces.can_continue_from(hook)
+        self._grown = self.remote and not any(
+            getattr(layer, "is_sliding", False) for layer in _new_cache(traces).layers
+        )
+        if traces.remote or not traces.can_continue_from(hook):
             return
-        cache = _new_cache(traces) if not traces.remote else None
+        cache = _new_cache(traces)
         self.residual = traces.capture(batch, hook, cache)
-        layers = cache.layers if cache is not None else []
+        layers = cache.layers
         # A sliding-window layer forgets the tokens that a shorter prefix would need.
         if layers and all(layer.keys.shape[-2] == self.width for layer in layers):
             self._prefix = [(layer.keys, layer.values) for layer in layers[self._below :]]
@@ -52,6 +60,10 @@ class Trunk:
 
         A row may stand several times in `rows`; the edit's own row dimension, if it has one, follows `rows`.
         """
+        if self.remote:
+            part = self.remote_part(rows, edit, positions, last)
+            [logits] = self.traces.variants(self.hook, [self.remote_chunk([part], last)])
+            return cast(Tensor, logits)
         batch = Batch(self.batch.input_ids[rows], self.batch.attention_mask[rows], self.batch.lengths[rows])
         if self.residual is None:
             return self.traces.logits(batch, [(self.hook, edit, positions)], last)
@@ -65,6 +77,36 @@ class Trunk:
         branches = Branches.of(self.batch, rows, q)
         cache = self._cache(branches.row, self.width - q)
         return self.traces.branch_from(self.hook, tail, branches, last, cache)
+
+    def remote_part(self, rows: Tensor, edit: Edit, positions: Positions, last: int, ask: Any = None) -> dict[str, Any]:
+        """`logits` of the same arguments as data that travel; `ask` says what of them comes back, if not all."""
+        mask = position_mask(positions, self.batch.index[rows], self.batch.lengths[rows])
+        q = self._columns(mask, last)
+        edit = self._light(rows, edit, mask)
+        return {
+            "rows": rows,
+            "edit": edit,
+            "mask": mask[:, -q:],
+            "q": q,
+            "branches": Branches.of(self.batch, rows, q) if q < self.width else None,
+            "ask": ask,
+        }
+
+    def remote_chunk(self, parts: list[dict[str, Any]], last: int, baselines: Sequence[int] = ()) -> dict[str, Any]:
+        """This batch and its variants as data that travel.
+
+        Args:
+            baselines: rows whose unsteered next-token distribution divergences are taken from.
+        """
+        return {
+            "input_ids": self.batch.input_ids,
+            "attention_mask": self.batch.attention_mask,
+            "index": self.batch.index,
+            "cached": any(part["branches"] is not None for part in parts),
+            "baselines": torch.tensor(list(baselines), dtype=torch.long),
+            "last": last,
+            "parts": parts,
+        }
 
     def columns(self, positions: Positions, last: int = 1) -> int:
         """How many columns of a row run again for each of its edits."""
@@ -88,8 +130,16 @@ class Trunk:
             floats += 4 * (self.traces.n_layers - self._below) * keys.shape[1] * keys.shape[3] * self.width
         return 4 * floats
 
+    def _light(self, rows: Tensor, edit: Edit, mask: Tensor) -> Edit:
+        """The edit itself, or where it would take a whole SAE along, what it makes of the columns it changes."""
+        if not holds_sae(edit):
+            return edit
+        if self.residual is None:
+            self.residual = self.traces.capture(self.batch, self.hook)
+        return outcome(self.residual[rows], edit, mask)
+
     def _columns(self, mask: Tensor, last: int) -> int:
-        if self._prefix is None:
+        if self._prefix is None and not self._grown:
             return self.width
         steered = mask.any(0)
         # At least the scored columns run; at least one token must stay behind for a prefix to exist.
@@ -98,11 +148,7 @@ class Trunk:
     def _cache(self, rows: Tensor, length: int) -> Any:
         """A KV cache of the first `length` columns; that of the blocks below the hook point stays empty."""
         assert self._prefix is not None
-        cache = _new_cache(self.traces)
-        for layer, pair in enumerate(self._prefix, start=self._below):
-            keys, values = (_rows(x[:, :, :length], rows) for x in pair)
-            cache.update(keys, values, layer)
-        return cache
+        return copied(_new_cache(self.traces), self._prefix, self._below, rows, length)
 
 
 def _new_cache(traces: Traces) -> Any:
@@ -125,10 +171,3 @@ def _widest(traces: Traces) -> int:
     config = traces.lm.config.get_text_config()
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     return int(6 * config.hidden_size + 3 * inner)
-
-
-def _rows(x: Tensor, rows: Tensor) -> Tensor:
-    """`x[rows]`; where all rows are one, as for a slider, a view: the cache copies what it is given anyway."""
-    if (rows == rows[0]).all():
-        return x[rows[0]].expand(len(rows), *x.shape[1:])
-    return x[rows.to(x.device)]

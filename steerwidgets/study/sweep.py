@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,10 +12,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from steerwidgets.core.edits import Edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, bind_adds
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.vectors import SteeringVector
+from steerwidgets.engine import ndif
 from steerwidgets.engine.memory import allowed
 from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk, column_bytes
@@ -24,7 +26,7 @@ from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_ite
 from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
 from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
-from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, score_cells, task_items
+from steerwidgets.study.scoring import Item, Rows, Score, asked_of, off_target_items, score_cells, scores_of, task_items
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
 Progress = Callable[[int, int, str], Any]
@@ -120,10 +122,11 @@ def sweep(
     reconstructed = controls and model.sae is not None
     each = 1 + len(studied) * len(multipliers) + reconstructed + sum(len(c) for _, c in standing_in)
     plan = _Plan(positions, each, allowed(memory, model.traces.device) / 2)
-    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress or (lambda *_: None), plan)
+    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress, plan)
     everywhere = dict.fromkeys(range(n), multipliers)
     run.unsteered(studied[0])
     run.cells([(variant, everywhere) for variant in studied])
+    run.flush()
     if controls and not run.stopped:
         if reconstructed:
             run.cells([(reconstruction(model, studied[0]), dict.fromkeys(range(n), (0.0,)))])
@@ -131,6 +134,7 @@ def sweep(
         for variant, stand_ins in standing_in:
             at = {i: (float(chosen[variant.vector, item.task, item.prompt]),) for i, item in enumerate(items)}
             run.cells([(control, at) for control in stand_ins])
+        run.flush()
     about = {
         "model": model.name,
         "hook": ", ".join(dict.fromkeys(str(variant.add.vector.hook) for variant in studied)),
@@ -140,6 +144,7 @@ def sweep(
         "leave_out": leave_out,
         "sources_unknown": [v.vector for v in studied if not source_prompts(v.add.vector.recipe)],
         "finished": not run.stopped,
+        **({"jobs": [job.id for job in run.jobs], "sent": sum(job.sent for job in run.jobs)} if run.jobs else {}),
     }
     return SweepResult(run.table(), about)
 
@@ -179,6 +184,32 @@ class _Chunk:
     trunk: Trunk
 
 
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Cells of one chunk as data that travel, see `Trunk.remote_part`."""
+
+    chunk: _Chunk
+    cells: list[_Cell]
+    part: dict[str, Any]
+    last: int
+    baselines: list[int]
+
+
+def packed_jobs(packed: Iterable[Packed]) -> Iterator[list[Packed]]:
+    """Packed cells in jobs that stay within NDIF's limits, as far as a single one does."""
+    job: list[Packed] = []
+    bytes_, columns = 0, 0
+    for each in packed:
+        more, wide = ndif.weight(each.part), each.part["mask"].numel()
+        if job and (bytes_ + more > ndif.MAX_SENT or columns + wide > ndif.MAX_JOB_COLUMNS):
+            yield job
+            job, bytes_, columns = [], 0, 0
+        job.append(each)
+        bytes_, columns = bytes_ + more, columns + wide
+    if job:
+        yield job
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What all cells have in common: positions, how many an item has, and bytes for trunks and for each batch."""
@@ -192,9 +223,10 @@ class _Run:
     """The cells of one sweep, computed from residuals that are captured once."""
 
     def __init__(
-        self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress, plan: _Plan
+        self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress | None, plan: _Plan
     ) -> None:
-        self.model, self.rows, self.stop, self.progress, self.plan = model, rows, stop, progress, plan
+        self.model, self.rows, self.stop, self.plan = model, rows, stop, plan
+        self.told, self.progress = progress is not None, progress or (lambda *_: None)
         self.records: list[tuple[tuple[int, int], tuple[Any, ...]]] = []
         self.variants = 0
         self.baseline: dict[int, Tensor] = {}
@@ -203,6 +235,9 @@ class _Run:
         most = min(MAX_TOKENS, int(plan.budget // column_bytes(model.traces)))
         self._chunks = list(chunks_by_item(rows, plan.positions, plan.each, most))
         self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
+        # On NDIF cells wait here until they are sent together.
+        self._queue: list[tuple[_Chunk, list[_Cell]]] = []
+        self.jobs: list[ndif.Job] = []
 
     def unsteered(self, example: Variant) -> None:
         """Score every item without steering, and remember its next-token distribution."""
@@ -235,6 +270,9 @@ class _Run:
                     self.stopped = self.stopped or self.stop()
                     if self.stopped:
                         return
+                    if chunk.trunk.remote:
+                        self._queue.append((chunk, part))
+                        continue
                     self._part(chunk, part)
                     self.progress(self.done, self.total, f"{part[0].variant.vector}, {part[0].variant.control}")
 
@@ -243,14 +281,62 @@ class _Run:
         ordered = sorted(self.records, key=lambda record: record[0])
         return pd.DataFrame([cell for _, cell in ordered], columns=COLUMNS)
 
-    def _part(self, chunk: _Chunk, part: list[_Cell]) -> None:
+    def flush(self) -> None:
+        """Send the cells that wait, as few jobs as their limits allow, and score what comes back."""
+
+        def tell(phase: str, message: str, job: str) -> None:
+            self.progress(self.done, self.total, f"NDIF: {message} (job {job})")
+
+        queue, self._queue = self._queue, []
+        with ndif.counting() as jobs, ndif.watching(tell if self.told else None, self.stop):
+            try:
+                for hook in dict.fromkeys(chunk.trunk.hook for chunk, _ in queue):
+                    for packed in packed_jobs(self._packed(*each) for each in queue if each[0].trunk.hook == hook):
+                        if self.stop():
+                            raise ndif.StoppedWaiting("stopped between two jobs")
+                        self._sent(hook, packed)
+            except ndif.StoppedWaiting:
+                self.stopped = True
+        self.jobs += jobs
+
+    def _packed(self, chunk: _Chunk, part: list[_Cell]) -> Packed:
+        """Cells as data that travel."""
+        items = [self.rows.items[cell.item] for cell in part]
+        diverging = [item.off_target for item in items]
+        last = self._last(chunk)
+        unrelated = [r for r, row in enumerate(chunk.rows) if self.rows.items[self.rows.owner[row]].off_target]
+        ask = asked_of(items, last, diverging)
+        ask["baselines"] = torch.tensor(
+            [unrelated.index(cell.rows[0]) for cell, item in zip(part, items, strict=True) if item.off_target],
+            dtype=torch.long,
+        )
+        rows, edit, positions = self._bound(part)
+        return Packed(chunk, part, chunk.trunk.remote_part(rows, edit, positions, last, ask), last, unrelated)
+
+    def _sent(self, hook: HookPoint, packed: list[Packed]) -> None:
+        """One job, and its scores."""
+        chunks, order = [], []
+        for key in dict.fromkeys(id(each.chunk) for each in packed):
+            own = [each for each in packed if id(each.chunk) == key]
+            chunks.append(own[0].chunk.trunk.remote_chunk([each.part for each in own], own[0].last, own[0].baselines))
+            order += own
+        found = self.model.traces.variants(hook, chunks)
+        for each, answer in zip(order, found, strict=True):
+            items = [self.rows.items[cell.item] for cell in each.cells]
+            self._score(each.cells, scores_of(self.model, items, answer, each.part["ask"]))
+        self.progress(self.done, self.total, f"{packed[-1].cells[0].variant.vector}, on NDIF")
+
+    def _bound(self, part: list[_Cell]) -> tuple[Tensor, Edit, Positions]:
         adds = []
         for cell in part:
             vector = cell.variant.vector_for(self.rows.items[cell.item])
             adds += [replace(cell.variant.add, vector=vector, multiplier=cell.multiplier)] * len(cell.rows)
         rows = torch.tensor([row for cell in part for row in cell.rows])
-        edit = bind_adds(adds, self.model.sae)
-        logits = chunk.trunk.logits(rows, edit, adds[0].positions, self._last(chunk))
+        return rows, bind_adds(adds, self.model.sae), adds[0].positions
+
+    def _part(self, chunk: _Chunk, part: list[_Cell]) -> None:
+        rows, edit, positions = self._bound(part)
+        logits = chunk.trunk.logits(rows, edit, positions, self._last(chunk))
         items = [self.rows.items[cell.item] for cell in part]
         if part[0].variant.control == "unsteered":
             # An off-target item has one row, which forces nothing.
@@ -258,8 +344,11 @@ class _Run:
             for cell, item, row in zip(part, items, first):  # noqa: B905
                 if item.off_target:
                     self.baseline[cell.item] = logits[row, -1].float().log_softmax(-1)
-        scores = score_cells(self.model, items, logits, [self.baseline.get(cell.item) for cell in part])
-        for cell, item, score in zip(part, items, scores, strict=True):
+        self._score(part, score_cells(self.model, items, logits, [self.baseline.get(cell.item) for cell in part]))
+
+    def _score(self, part: list[_Cell], scores: list[Score]) -> None:
+        for cell, score in zip(part, scores, strict=True):
+            item = self.rows.items[cell.item]
             self.records.append(((cell.order, cell.item), _record(item, cell.variant, cell.multiplier, score)))
             self.done += 1
 

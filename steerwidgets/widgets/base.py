@@ -14,13 +14,14 @@ import anywidget
 import traitlets as t
 
 from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.ndif import RemoteJobError, StoppedWaiting, watching
 from steerwidgets.widgets.export import STATIC, Snapshot, page, write_page
 from steerwidgets.widgets.jobs import Job, Stopped, Worker
 from steerwidgets.widgets.links import made_by, maker_of
 
 # Status messages a second, at most.
 RATE = 20.0
-IDLE = {"phase": "idle", "message": "", "progress": None, "left": None, "error": "", "job": ""}
+IDLE = {"phase": "idle", "message": "", "progress": None, "left": None, "error": "", "details": "", "job": ""}
 
 
 class StudyWidget(anywidget.AnyWidget):
@@ -56,6 +57,8 @@ class StudyWidget(anywidget.AnyWidget):
         self._worker = Worker()
         self._lock = threading.RLock()
         self._awake = False
+        self._views = 0
+        self._followed: list[tuple[t.HasTraits, Callable[[Any], None], str]] = []
         # The inputs that results were computed from, and those that computing was last begun for.
         self._computed: tuple[Any, ...] | None = None
         self._begun: tuple[Any, ...] | None = None
@@ -77,19 +80,14 @@ class StudyWidget(anywidget.AnyWidget):
         return super()._repr_mimebundle_(**options)
 
     def run(self) -> Any:
-        """Compute now, in this thread, and return the typed result; needs no browser.
+        """Compute now and return the typed result; needs no browser.
 
         Raises:
             ValueError: the inputs cannot be used; the message says why.
+            Stopped: the work was stopped, or inputs changed meanwhile.
         """
-        self._worker.stop()
-        self._worker.wait()
         self._awake = True
-        with self._lock:
-            asked = self._begun = self._asked()
-        self._compute(Job("compute", self._told))
-        self._computed = asked
-        self._set_status(phase="done")
+        self._finish(self._refresh())
         return self._result()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -101,6 +99,9 @@ class StudyWidget(anywidget.AnyWidget):
         # Also called at the end of a widget whose making was refused.
         if hasattr(self, "_worker"):
             self._worker.stop()
+            for maker, follow, trait in self._followed:
+                maker.unobserve(follow, trait)
+            self._followed.clear()
         super().close()
 
     def to_html(self, path: str | Path, title: str | None = None) -> Path:
@@ -133,8 +134,10 @@ class StudyWidget(anywidget.AnyWidget):
 
     def _ready_result(self) -> Any:
         """The typed result for the inputs as they are now, computed first if need be."""
-        if self._worker.busy:
-            self._worker.wait()
+        if self._worker.here:
+            # An observer of results asks while they are made: what is there is the newest.
+            return self._result()
+        self._worker.wait()
         if self._computed != self._asked():
             self.run()
         return self._result()
@@ -144,7 +147,7 @@ class StudyWidget(anywidget.AnyWidget):
         values = (getattr(self, name) for name in self.INPUTS if name not in self.QUIET)
         return tuple(value if isinstance(value, Hashable) else repr(value) for value in values)
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> Job:
         """Compute in the background, in place of what is computed now."""
         asked = self._begun = self._asked()
 
@@ -152,26 +155,51 @@ class StudyWidget(anywidget.AnyWidget):
             self._compute(job)
             self._computed = asked
 
-        self._start("compute", work)
+        return self._start("compute", work)
 
-    def _start(self, kind: str, work: Callable[[Job], Any]) -> None:
+    def _start(self, kind: str, work: Callable[[Job], Any]) -> Job:
         """Run `work(job)` in the widget's thread; its progress, its end and its errors show in the status."""
 
         def run(job: Job) -> None:
-            self._set_status(phase="running")
             try:
-                work(job)
+                self._set_status(phase="running")
+                with watching(self._job_told, job.stopped):
+                    work(job)
                 job.check()
+                job.completed = True
+                self._set_status(phase="done")
             except Stopped:
                 if not job.superseded:
                     self._set_status(phase="cancelled")
+            except StoppedWaiting as stopped:
+                if not job.superseded:
+                    message = "NDIF may go on with this job; sw.resume fetches its result"
+                    self._set_status(phase="cancelled", message=message, job=stopped.job)
             except Exception as error:
+                job.error = error
                 self._failed(error)
-            else:
-                self._set_status(phase="done")
 
         self._set_status(phase="queued")
-        self._worker.submit(Job(kind, self._told), run)
+        job = Job(kind, self._told)
+        self._worker.submit(job, run)
+        return job
+
+    def _now(self, kind: str, work: Callable[[Job], Any]) -> None:
+        """Run `work(job)` as `_start` does and wait for its end; what goes wrong is raised."""
+        self._finish(self._start(kind, work))
+
+    def _finish(self, job: Job) -> None:
+        try:
+            if self._worker.here:
+                raise RuntimeError("work cannot wait for itself; wait in a cell, not in an observer of results.")
+            job.ended.wait()
+        except KeyboardInterrupt:
+            job.stop()
+            raise
+        if job.error is not None:
+            raise job.error
+        if not job.completed:
+            raise Stopped(f"{type(self).__name__} was stopped before it was done, or its inputs changed meanwhile.")
 
     def _publish(self, **results: Any) -> None:
         """Put results into the state, as one update."""
@@ -189,10 +217,17 @@ class StudyWidget(anywidget.AnyWidget):
         self._last_told = now
         self._set_status(phase="running", message=message, progress=share, left=left)
 
+    def _job_told(self, phase: str, message: str, job: str) -> None:
+        """The status of a job on NDIF."""
+        self._set_status(phase=phase, message=f"NDIF: {message}", job=job)
+
     def _failed(self, error: BaseException) -> None:
         """Say in the widget what went wrong; what a handler prints or raises is seen nowhere."""
         self.last_error = error
         words = str(error) or type(error).__name__
+        if isinstance(error, RemoteJobError):
+            self._set_status(phase="error", error=words, details=error.details, job=error.job)
+            return
         if not isinstance(error, ValueError | TypeError | KeyError | t.TraitError):
             place = traceback.extract_tb(error.__traceback__)[-1:]
             at = f" ({Path(place[0].filename).name}, line {place[0].lineno})" if place else ""
@@ -230,9 +265,15 @@ class StudyWidget(anywidget.AnyWidget):
 
     def _do_ready(self) -> None:
         """A view is there: compute what it shows, unless that was done, or begun and stopped, before."""
+        self._views += 1
         self._awake = True
         if self._begun != self._asked():
             self._refresh()
+
+    def _do_away(self) -> None:
+        """A view has gone. What nobody sees, such as the output of a cell that was run again, computes nothing."""
+        self._views = max(0, self._views - 1)
+        self._awake = self._views > 0
 
     def _do_compute(self) -> None:
         """Compute again what was stopped or has failed."""
@@ -241,14 +282,20 @@ class StudyWidget(anywidget.AnyWidget):
     def _make(self, trait: str, value: object) -> None:
         """Put a value that other widgets may follow into one of this widget's traits."""
         made_by(value, self, trait)
-        setattr(self, trait, value)
+        with self._lock:
+            setattr(self, trait, value)
 
     def _follow(self, value: Any, changed: Callable[[Any], None]) -> Any:
         """Return `value`; where another widget makes it, call `changed` with each of its successors."""
         made = maker_of(value)
         if made is not None:
             maker, trait = made
-            maker.observe(lambda change: changed(change.new), trait)
+
+            def follow(change: Any) -> None:
+                changed(change.new)
+
+            maker.observe(follow, trait)
+            self._followed.append((maker, follow, trait))
         return value
 
 

@@ -11,7 +11,10 @@ export function statusBar<S extends CommonState>(host: Host<S>, recorded = RECOR
   const text = h("span", { class: "sw-status-text", role: "status" });
   const bar = h("progress", { max: "1", "aria-label": "progress" });
   const stop = h("button", { type: "button", on: { click: () => host.command("stop") } }, "Stop");
-  const error = h("div", { class: "sw-error", role: "alert", hidden: true });
+  const words = h("div");
+  const traceback = h("pre", { class: "sw-traceback", tabindex: "0" });
+  const details = h("details", { hidden: true }, h("summary", {}, "What the server said"), traceback);
+  const error = h("div", { class: "sw-error", role: "alert", hidden: true }, words, details);
   const silence = h("p", { class: "sw-error", role: "alert", hidden: true });
   const about = h("span", { class: "sw-about" }, [model, hook, sae, where].filter(Boolean).join(" · "));
 
@@ -24,7 +27,9 @@ export function statusBar<S extends CommonState>(host: Host<S>, recorded = RECOR
     else bar.value = status.progress;
     stop.hidden = !live || !busy;
     error.hidden = !status.error;
-    setText(error, status.error);
+    setText(words, status.error);
+    details.hidden = !status.details;
+    setText(traceback, status.details ?? "");
   };
   host.watch(["_status"], paint);
   host.onSilence((silent) => {

@@ -1,0 +1,74 @@
+"""Variants of a batch, prepared beside the model; shipped to NDIF by value, so it needs nothing but torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerwidgets.core.answers import answers
+from steerwidgets.core.edits import apply_edit
+
+
+def rows_of(x: Tensor, rows: Tensor) -> Tensor:
+    """`x[rows]`; where all rows are one, as for a slider, a view: a cache copies what it is given anyway."""
+    if (rows == rows[0]).all():
+        return x[rows[0]].expand(len(rows), *x.shape[1:])
+    return x[rows.to(x.device)]
+
+
+def copied(cache: Any, prefix: Any, below: int, rows: Tensor, length: int) -> Any:
+    """The keys and values of the first `length` columns, put into a new cache; blocks below `below` stay empty."""
+    for layer, pair in enumerate(prefix, start=below):
+        keys, values = (rows_of(x[:, :, :length], rows) for x in pair)
+        cache.update(keys, values, layer)
+    return cache
+
+
+def fill(cache: Any, full: Any, below: int, part: dict[str, Any]) -> Any:
+    """As `copied`, for the sequences of a part, from the cache of its chunk."""
+    prefix = [(layer.keys, layer.values) for layer in full.layers[below:]]
+    return copied(cache, prefix, below, part["branches"].row, prefix[0][0].shape[-2] - part["q"])
+
+
+def start(residual: Tensor, part: dict[str, Any]) -> Tensor:
+    """What the blocks above the hook point start from, [sequences, columns, d_model]."""
+    # The columns first: all of them for every variant would be a copy of width times the size.
+    x = residual[:, -part["q"] :][part["rows"].to(residual.device)]
+    x = apply_edit(x, part["edit"], part["mask"])
+    return part["branches"].pack(x) if part["branches"] is not None else x
+
+
+def trunk_inputs(chunk: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A chunk as it is run once, unsteered."""
+    inputs = {name: chunk[name] for name in ("input_ids", "attention_mask")}
+    return inputs, {"position_ids": chunk["index"].clamp(min=0)}
+
+
+def part_inputs(chunk: dict[str, Any], part: dict[str, Any], x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Token ids, which nothing reads any more, and how the columns of `x` stand in their sequences."""
+    branches = part["branches"]
+    if branches is not None:
+        mask, positions = branches.mask(x.dtype), branches.positions
+    else:
+        mask, positions = chunk["attention_mask"][part["rows"]], chunk["index"][part["rows"]].clamp(min=0)
+    ids = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
+    return {"input_ids": ids}, {"attention_mask": mask.to(x.device), "position_ids": positions.to(x.device)}
+
+
+def columns(part: dict[str, Any], x: Tensor, last: int) -> Tensor:
+    """The `last` columns of each variant in what the blocks above have made of `start`, [r, last, d_model]."""
+    if part["branches"] is None:
+        return x[:, -last:].contiguous()
+    return x.flatten(0, 1)[part["branches"].columns(last).to(x.device)]
+
+
+def told(logits: Tensor, part: dict[str, Any], baselines: Any) -> Any:
+    """The logits themselves where nothing less is asked for; what is asked of them elsewhere."""
+    ask = part["ask"]
+    if ask is None:
+        return logits.float().cpu()
+    found = answers(logits, ask, [baselines[n] for n in ask["baselines"].tolist()])
+    # The vocabulary has less than 2 ** 31 tokens.
+    return {name: (x.int() if name == "greedy" else x).cpu() for name, x in found.items()}

@@ -1,0 +1,292 @@
+"""Jobs on NDIF: the same numbers as here, and every fault ends in a state that says what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import nnsight
+import pandas as pd
+import pytest
+import torch
+import transformers
+from conftest import byte_tokenizer, tiny_module, tiny_sae
+from nnsight.modeling import huggingface
+from nnsight.schema.config import CONFIG
+
+import steerwidgets as sw
+from steerwidgets.engine import ndif
+
+SERVER = Path(__file__).with_name("ndif_script.py")
+PROMPTS = ["one, two, three,", "a b", "January, February"]
+SECRET = "3f0c1a52-key-that-nobody-may-see"
+TASK = sw.Task("t", ["one, two,", "three, four, five,"], ["x", "yz"], foils=["a", "b"])
+VERSIONS = {"nnsight": nnsight.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
+
+
+def started(folder: Path, port: int = 0) -> tuple[subprocess.Popen, str]:
+    process = subprocess.Popen([sys.executable, str(SERVER), str(folder), str(port)], stdout=subprocess.PIPE, text=True)
+    return process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    """A tiny model on this machine and the same one on a scripted server."""
+    folder = tmp_path_factory.mktemp("tiny")
+    module, tokenizer = tiny_module("llama"), byte_tokenizer()
+    module.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    process, host = started(folder)
+    sae = tiny_sae(activation="jumprelu")
+    # nnsight asks the Hub how the name is spelled.
+    huggingface._ID_CACHE[str(folder)] = str(folder)
+    before, CONFIG.API.HOST, logging = CONFIG.API.HOST, host, CONFIG.APP.REMOTE_LOGGING
+    CONFIG.APP.REMOTE_LOGGING = False
+    here = sw.load(module, sae=sae, tokenizer=tokenizer, check=False)
+    there = sw.load(str(folder), sae=sae, remote=True)
+    yield SimpleNamespace(here=here, there=there, host=host, folder=folder)
+    CONFIG.API.HOST, CONFIG.APP.REMOTE_LOGGING = before, logging
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def server(remote, monkeypatch):
+    """Sets faults; none at the end."""
+    monkeypatch.setattr(ndif, "POLL", (0.01, 0.05))
+    monkeypatch.delenv("NDIF_API_KEY", raising=False)
+    ndif._checked.clear()
+
+    def script(**faults):
+        body = json.dumps({"versions": VERSIONS, **faults}).encode()
+        urllib.request.urlopen(urllib.request.Request(f"{remote.host}/script", body)).close()
+
+    script()
+    yield script
+    script()
+
+
+def vector() -> sw.SteeringVector:
+    random = torch.Generator().manual_seed(3)
+    coefficients = torch.zeros(40)
+    coefficients[[1, 5, 7, 30]] = torch.tensor([0.9, -0.7, 1.3, -2.0])
+    return sw.SteeringVector(torch.randn(24, generator=random) / 3, "blocks.2.hook_resid_post", "test", coefficients)
+
+
+STEPS = {
+    "nothing": (),
+    "add": sw.Add(vector(), 1.5),
+    "add in the SAE's space": sw.Add(vector(), 1.5, "all_but_first", space="sae"),
+    "without the error term": sw.Add(vector(), 1.5, "all_but_first", space="sae", error_term="drop"),
+    "one after another": [sw.Add(vector()), sw.Add(vector(), 1.5, "all_but_first", space="sae", error_term="drop")],
+    "clamp": sw.Clamp([1, 5], 2.0),
+    "ablate": sw.Ablate([1, 5, 7]),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_logits_are_those_of_this_machine(remote, server, name):
+    there, here = (m.logits(PROMPTS, STEPS[name]) for m in (remote.there, remote.here))
+    assert torch.allclose(there, here, atol=1e-5)
+
+
+def test_generating_does_not_send_a_whole_sae(remote, server):
+    with pytest.raises(ValueError, match="whole SAE"):
+        remote.there.generate(PROMPTS[0], STEPS["without the error term"], max_new_tokens=2)
+
+
+def test_no_weights_are_on_this_machine(remote):
+    assert all(p.is_meta for p in remote.there.traces.lm._module.parameters())
+
+
+def test_reading_comparing_and_generating(remote, server):
+    there, here = remote.there, remote.here
+    assert torch.allclose(there.activations(PROMPTS, "mean"), here.activations(PROMPTS, "mean"), atol=1e-5)
+    both = [sw.compare(m, PROMPTS[0], PROMPTS[2]).table for m in (there, here)]
+    pd.testing.assert_frame_equal(*both, atol=1e-5)
+    said = [m.generate(PROMPTS[0], STEPS["add"], max_new_tokens=4) for m in (there, here)]
+    assert said[0].ids == said[1].ids
+    assert said[0].logprobs == pytest.approx(said[1].logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["last", "all_but_first"])
+@pytest.mark.parametrize("add", ["residual", "sae", "drop"])
+def test_a_sweep_is_one_job(remote, server, positions, add):
+    how = {"residual": {}, "sae": {"space": "sae"}, "drop": {"space": "sae", "error_term": "drop"}}[add]
+    asked = {"v": sw.Add(vector(), **how), "w": sw.Add(2 * vector(), **how)}
+    options = {"multipliers": (0.5, 1.0, 2.0), "positions": positions, "controls": False, "leave_out": False}
+    with ndif.counting() as jobs:
+        there = sw.sweep(remote.there, TASK, asked, **options)
+    pd.testing.assert_frame_equal(there.table, sw.sweep(remote.here, TASK, asked, **options).table, atol=1e-5)
+    # What would need the whole SAE there is decoded here, from activations that are fetched once.
+    assert len(jobs) == 1 if add != "drop" else len(jobs) <= 3
+    assert there.about["jobs"] == [job.id for job in jobs]
+
+
+def test_a_sweep_with_controls_is_two_jobs_or_as_many_as_its_limits_ask(remote, server, monkeypatch):
+    options = {"multipliers": (0.5, 1.0), "positions": "last", "draws": 4, "leave_out": False}
+    with ndif.counting() as jobs:
+        there = sw.sweep(remote.there, TASK, {"v": vector()}, **options)
+    here = sw.sweep(remote.here, TASK, {"v": vector()}, **options)
+    pd.testing.assert_frame_equal(there.table, here.table, atol=1e-5)
+    # The second follows from the first; others fetch what the reconstruction control is decoded from, one a chunk.
+    assert 2 <= len(jobs) <= 5
+    monkeypatch.setattr(ndif, "MAX_JOB_COLUMNS", 20)
+    with ndif.counting() as more:
+        cut = sw.sweep(remote.there, TASK, {"v": vector()}, **options)
+    assert len(more) > len(jobs)
+    pd.testing.assert_frame_equal(cut.table, here.table, atol=1e-5)
+
+
+def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog):
+    monkeypatch.setenv("NDIF_API_KEY", SECRET)
+    server(key=SECRET)
+    remote.there.logits(PROMPTS, STEPS["without the error term"])
+    remote.there.logits(PROMPTS, STEPS["clamp"])
+    with urllib.request.urlopen(f"{remote.host}/heard") as answer:
+        heard = answer.read()
+    assert SECRET.encode() not in heard
+    sae = remote.there.sae
+    for whole in (sae.W_enc, sae.W_dec):
+        assert whole.numpy().tobytes() not in heard
+    builder = sw.AblationPicker(remote.there)
+    server(key="another")
+    builder._start("compute", lambda job: remote.there.logits(PROMPTS))
+    assert builder.wait(30)
+    seen = [repr(remote.there), repr(builder), repr(remote.there.traces.__dict__), repr(list(ndif.recent))]
+    seen += [str(builder.get_state()), repr(builder.last_error), *capfd.readouterr(), caplog.text]
+    assert builder._status["phase"] == "error"
+    assert not [text for text in seen if SECRET in text]
+    builder.close()
+
+
+def test_a_wrong_key_says_where_keys_come_from(remote, server, monkeypatch):
+    monkeypatch.setenv("NDIF_API_KEY", SECRET)
+    server(key="right")
+    with pytest.raises(ndif.RemoteJobError, match="NDIF_API_KEY") as refused:
+        remote.there.logits(PROMPTS)
+    assert SECRET not in str(refused.value) + refused.value.details
+
+
+def test_a_server_elsewhere_gets_nothing_without_a_key(remote, server, monkeypatch):
+    monkeypatch.setattr(CONFIG.API, "HOST", "http://ndif.invalid")
+    monkeypatch.setattr(CONFIG.API, "APIKEY", None)
+    with pytest.raises(ndif.RemoteJobError, match="needs a key"):
+        remote.there.logits(PROMPTS)
+
+
+def test_a_job_that_fails_says_why_and_keeps_the_traceback(remote, server):
+    server(fail="Traceback (most recent call last):\n  somewhere\nOutOfMemoryError: CUDA out of memory")
+    with pytest.raises(ndif.RemoteJobError, match="failed on NDIF: OutOfMemoryError: CUDA out of memory") as failed:
+        remote.there.logits(PROMPTS)
+    assert "somewhere" in failed.value.details
+    assert failed.value.job
+
+
+def test_other_versions_are_told_before_the_first_job(remote, server):
+    server(versions={**VERSIONS, "transformers": "4.1", "torch": VERSIONS["torch"].partition("+")[0] + "+cu130"})
+    with pytest.warns(UserWarning, match=r"transformers 4\.1 \(here") as told:
+        remote.there.logits(PROMPTS)
+    assert "torch" not in str(told[0].message)
+
+
+def test_a_result_that_is_too_large_is_not_fetched(remote, server, monkeypatch):
+    monkeypatch.setattr(ndif, "MAX_RESULT", 2**16)
+    server(larger=2**20)
+    with pytest.raises(ndif.RemoteJobError, match="ask for fewer"):
+        remote.there.logits(PROMPTS)
+
+
+def test_a_short_silence_is_waited_out_and_a_long_one_named(remote, server, monkeypatch):
+    server(silent=3)
+    assert torch.allclose(remote.there.logits(PROMPTS), remote.here.logits(PROMPTS), atol=1e-5)
+    server(silent=10**6)
+    monkeypatch.setattr(ndif, "PATIENCE", 0.2)
+    with pytest.raises(ndif.RemoteJobError, match=r"sw\.resume") as gone:
+        remote.there.logits(PROMPTS)
+    server()
+    with sw.resume(gone.value.job):
+        assert torch.allclose(remote.there.logits(PROMPTS), remote.here.logits(PROMPTS), atol=1e-5)
+
+
+def test_a_server_that_is_stopped_in_the_middle_of_a_job(remote, server, monkeypatch):
+    process, host = started(remote.folder)
+    monkeypatch.setattr(CONFIG.API, "HOST", host)
+    monkeypatch.setattr(ndif, "PATIENCE", 0.3)
+    body = json.dumps({"hold": True}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{host}/script", body)).close()
+    with pytest.raises(ndif.RemoteJobError, match="has not answered"), ndif.watching(lambda *_: process.kill()):
+        remote.there.logits(PROMPTS)
+    process.wait()
+    with pytest.raises(ndif.RemoteJobError, match=r"no NDIF server answers|did not accept"):
+        remote.there.logits(PROMPTS)
+
+
+def test_a_finished_job_is_fetched_by_its_id(remote, server):
+    """As after a restart: the work is asked for again, and its jobs are not sent."""
+    options = {"multipliers": (0.5, 1.0), "positions": "last", "draws": 4, "leave_out": False}
+    before = sw.sweep(remote.there, TASK, {"v": vector()}, **options)
+    with sw.resume(*before.about["jobs"]), ndif.counting() as jobs:
+        again = sw.sweep(remote.there, TASK, {"v": vector()}, **options)
+    pd.testing.assert_frame_equal(again.table, before.table)
+    assert not any(job.sent for job in jobs)
+    with pytest.raises(ndif.RemoteJobError, match="knows no job"), sw.resume("gone"):
+        remote.there.logits(PROMPTS)
+    with pytest.raises(ValueError, match="no work asked"), sw.resume("more"):
+        pass
+
+
+def test_a_slow_queue_shows_its_positions_and_can_be_left(remote, server):
+    server(queue=4)
+    told = []
+    with ndif.watching(lambda *status: told.append(status)):
+        remote.there.logits(PROMPTS)
+    assert next(message for _, message, _ in told if "position" in message) == "Moved to position 4 in Queue."
+    assert {phase for phase, *_ in told} >= {"queued"}
+    server(hold=True)
+    with pytest.raises(ndif.StoppedWaiting, match="NDIF may go on") as left, ndif.watching(None, lambda: True):
+        remote.there.logits(PROMPTS)
+    server()
+    with sw.resume(left.value.job):
+        remote.there.logits(PROMPTS)
+
+
+def test_a_sweep_that_is_left_keeps_what_is_finished(remote, server):
+    server(queue=10**6)
+    left = sw.sweep(remote.there, TASK, {"v": vector()}, (1.0,), "last", controls=False, stop=lambda: True)
+    assert not left.about["finished"]
+
+
+def test_a_widget_shows_the_queue_and_what_became_of_the_job(remote, server):
+    server(queue=3)
+    widget = sw.AblationPicker(remote.there)
+    seen = []
+    widget.observe(lambda change: seen.append(change.new), "_status")
+    widget._start("compute", lambda job: remote.there.logits(PROMPTS))
+    assert widget.wait(30)
+    positions = [s for s in seen if "position" in s["message"]]
+    assert positions
+    assert positions[0]["phase"] == "queued"
+    assert positions[0]["job"]
+    assert seen[-1]["phase"] == "done"
+    server(fail="Traceback\nRuntimeError: boom")
+    widget._start("compute", lambda job: remote.there.logits(PROMPTS))
+    assert widget.wait(30)
+    assert widget._status["phase"] == "error"
+    assert "boom" in widget._status["error"]
+    assert "Traceback" in widget._status["details"]
+    server(hold=True)
+    widget._start("compute", lambda job: remote.there.logits(PROMPTS))
+    while not widget._status["job"]:
+        threading.Event().wait(0.02)
+    widget._do_stop()
+    assert widget.wait(30)
+    assert widget._status["phase"] == "cancelled"
+    assert "NDIF may go on" in widget._status["message"]
+    assert widget._status["job"]
+    widget.close()
