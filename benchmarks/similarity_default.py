@@ -4,7 +4,8 @@
 
 Layers against layers, English against Spanish, two SAEs, a carried vector. FOLDER holds a second SAE of the same model,
 as `sw.load(sae=FOLDER)` takes it; without one that part is left out. The text is Python's own help topics unless a file
-is given. Writes sections of SIMILARITY.md (with fewer permutations than 10,000: prints them only). A quarter of an hour on one core.
+is given. Writes sections of SIMILARITY.md (with fewer permutations than 10,000: prints them only). A quarter of an hour
+on one core.
 """
 
 from __future__ import annotations

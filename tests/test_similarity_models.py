@@ -212,3 +212,11 @@ def test_a_carried_vector_is_scored_beside_a_random_map_and_a_native_vector(llam
     with pytest.raises(ValueError, match="every prompt of the suite"):
         transfer_test(vector, procrustes_fit(*acts), same, Task("own", TEXT[:2], ["a", "b"]))
     assert svcca(*acts, components=2) > 0
+
+
+def test_a_source_that_says_an_answer_does_not_stop_a_carried_vector_from_being_scored(llama):
+    vector = sw.contrast(llama.model, ["a d", "b d"], ["a e", "b e"], space="residual")
+    task = Task("letters", ["x y", "y x"], ["d", "e"])
+    fit = procrustes_fit(*[llama.model.activations(TEXT * 2, "mean").numpy()] * 2)
+    found = transfer_test(vector, fit, llama.model, task, multipliers=[1.0], draws=1, positions="last")
+    assert {"carried", "carried, shuffled map"} <= set(found.table["vector"])

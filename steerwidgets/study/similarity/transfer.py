@@ -95,7 +95,9 @@ def transfer_test(
     The sweep holds "carried"; the vector carried through a random map of the same kind; "unmapped", its plain numbers
     in the other space, where the widths allow it (layers of one model share a basis, so that this can be as good);
     and, if given, "native", a vector built in the other space itself: the ceiling. Controls run as in any sweep.
-    Prompts that built a vector are not scored.
+    Prompts that built a vector are not scored. Nor can a carried vector be built again without the prompts that say an
+    item's answer, as `sweep` does by default: all vectors are scored with `leave_out="prompt"`, so that accuracies
+    compare with one another, and less with those of other sweeps.
 
     Args:
         vector: of the first space.
@@ -125,7 +127,7 @@ def transfer_test(
         vectors[UNMAPPED] = SteeringVector(vector.direction, hook, f"{vector.name}, {UNMAPPED}", recipe=made)
     if native is not None:
         vectors[NATIVE] = native
-    return sweep(model, TaskSuite(left), vectors, seed=seed, **options)
+    return sweep(model, TaskSuite(left), vectors, seed=seed, **{"leave_out": "prompt", **options})
 
 
 def _without(task: Task, prompts: set[str]) -> Task | None:
