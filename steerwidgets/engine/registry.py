@@ -68,6 +68,9 @@ def saes(query: str = "", layer: int | None = None) -> pd.DataFrame:
             owner of a Hub id ("google/") are ignored. Empty for all.
         layer: only SAEs of this block.
 
+    Raises:
+        ValueError: nothing fits; the message says what comes near.
+
     Returns:
         sae, model, kind ("SAE", "transcoder", "temporal"; only the first can be loaded here), layer, hook, width,
         l0, neuronpedia. Where the list does not say, the cell is missing: width and L0 are then in the SAE's config.
@@ -80,7 +83,17 @@ def saes(query: str = "", layer: int | None = None) -> pd.DataFrame:
         owner, _, rest = word.partition("/")
         known = owner in releases() or not rest
         keep &= text.str.contains(word if known else rest, regex=False)
+    if not keep.any():
+        names = sorted(set(found["model"].dropna()) | set(releases()))
+        close = _closest(query.lower(), names)
+        raise ValueError(
+            f"no published SAE has {query!r} in its name, model, hook point or Neuronpedia id"
+            + (f"; near are {', '.join(close)}." if close else "; sw.saes() lists all.")
+        )
     if layer is not None:
+        layers = sorted(int(n) for n in found.loc[keep, "layer"].dropna().unique())
+        if layer not in layers:
+            raise ValueError(f"there is none for layer {layer} among the SAEs of {query!r}; they are for layers {layers}.")
         keep &= (found["layer"] == layer).fillna(False)
     return found[keep].reset_index(drop=True)
 
@@ -141,7 +154,7 @@ def _row(release: str, entry: Mapping[str, Any], sae: Mapping[str, Any]) -> tupl
     loader = entry.get("conversion_func")
     sae_id, path = str(sae["id"]), str(sae["path"])
     kind = "SAE"
-    if loader in _TRANSCODERS or "transcoder" in path or "clt" in path.split("/")[0]:
+    if _is_transcoder(loader, path):
         kind = "transcoder"
     elif loader == "temporal":
         kind = "temporal"
@@ -152,11 +165,13 @@ def _row(release: str, entry: Mapping[str, Any], sae: Mapping[str, Any]) -> tupl
     return name, entry["model"], kind, layer, hook, width, sae.get("l0") or None, neuronpedia_id(release, sae)
 
 
+def _is_transcoder(loader: str | None, path: str) -> bool:
+    return loader in _TRANSCODERS or "transcoder" in path or "clt" in path.split("/")[0]
+
+
 def _place(release: str, loader: str | None, sae_id: str, path: str) -> tuple[int | None, str | None]:
     """Layer and site of an entry; for a transcoder, the site that it reads."""
-    if named := re.match(
-        r"blocks\.(\d+)\.((?:attn\.)?hook_(?:resid_pre|resid_mid|resid_post|attn_out|mlp_out|z))", sae_id
-    ):
+    if named := _NAMED.match(sae_id):
         site = named[2]
         return int(named[1]), "attn.hook_z" if site == "hook_z" else site
     if scope := re.match(r"l(\d+)([ram])_", sae_id):
@@ -167,10 +182,10 @@ def _place(release: str, loader: str | None, sae_id: str, path: str) -> tuple[in
     if numbered is None:
         return None, None
     layer = int(numbered[1])
-    if loader in _TRANSCODERS or "transcoder" in path or "clt" in path.split("/")[0]:
+    if _is_transcoder(loader, path):
         return layer, "hook_mlp_in"
     if loader == "gemma_2":
-        return layer, next(site for key, site in _SITES.items() if f"-{key}" in release)
+        return layer, next((site for key, site in _SITES.items() if f"-{key}" in release), None)
     if loader == "gemma_3":
         return layer, next((site for key, site in _SITES.items() if path.startswith(key)), None)
     return layer, "hook_resid_post"
