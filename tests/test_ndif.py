@@ -143,7 +143,7 @@ def test_a_sweep_with_controls_is_two_jobs_or_as_many_as_its_limits_ask(remote, 
     pd.testing.assert_frame_equal(cut.table, here.table, atol=1e-5)
 
 
-def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog):
+def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog, tmp_path):
     monkeypatch.setenv("NDIF_API_KEY", SECRET)
     server(key=SECRET)
     remote.there.logits(PROMPTS, STEPS["without the error term"])
@@ -154,15 +154,16 @@ def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog)
     sae = remote.there.sae
     for whole in (sae.W_enc, sae.W_dec):
         assert whole.numpy().tobytes() not in heard
-    builder = sw.AblationPicker(remote.there)
+    widget = sw.SteeringPlayground(remote.there, {"v": vector()}, "one, two,")
+    seen = [widget.to_html(tmp_path / "page.html").read_text()]
     server(key="another")
-    builder._start("compute", lambda job: remote.there.logits(PROMPTS))
-    assert builder.wait(30)
-    seen = [repr(remote.there), repr(builder), repr(remote.there.traces.__dict__), repr(list(ndif.recent))]
-    seen += [str(builder.get_state()), repr(builder.last_error), *capfd.readouterr(), caplog.text]
-    assert builder._status["phase"] == "error"
+    widget._start("compute", lambda job: remote.there.logits(PROMPTS))
+    assert widget.wait(30)
+    assert widget._status["phase"] == "error"
+    seen += [repr(remote.there), repr(widget), repr(remote.there.traces.__dict__), repr(list(ndif.recent))]
+    seen += [str(widget.get_state()), repr(widget.last_error), *capfd.readouterr(), caplog.text]
     assert not [text for text in seen if SECRET in text]
-    builder.close()
+    widget.close()
 
 
 def test_a_wrong_key_says_where_keys_come_from(remote, server, monkeypatch):
