@@ -18,9 +18,10 @@ export default widget<State>("LinkedMaps", (root, host) => {
   let touched = false;
   let found: ReadonlySet<number> | null = null;
   let onlySelected = false;
+  let selected: ReadonlySet<number> = new Set(host.get("selected"));
 
   const strong = (pair: number) => !pairs.correlation || (pairs.correlation[pair] as number) >= host.get("least");
-  const chosen = (pair: number) => !onlySelected || host.get("selected").includes(pair);
+  const chosen = (pair: number) => !onlySelected || selected.has(pair);
   const id = (side: Side, point: number) => spaces.ids[side][point] as number;
   const label = (side: Side, pair: number) => spaces.label(side, pairs.points[side][pair] as number);
 
@@ -157,6 +158,7 @@ export default widget<State>("LinkedMaps", (root, host) => {
   const clear = h("button", { type: "button", on: { click: () => host.set({ selected: [] }) } }, "Clear");
   const counted = h("span", { "aria-live": "polite" });
   function selection(): void {
+    selected = new Set(host.get("selected"));
     const n = host.get("selected").length;
     setText(counted, n ? `${n.toLocaleString("en")} ${n === 1 ? "pair" : "pairs"} selected` : "No pair selected");
     clear.disabled = !n;
