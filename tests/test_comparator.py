@@ -224,6 +224,19 @@ def test_silent_features_make_no_vector_and_the_message_says_what_to_do(llama):
     made.close()
 
 
+def test_a_selection_without_a_vector_leaves_the_comparison(llama):
+    made = FeatureComparator(llama.model, a=["tea"], b=["tea"], selected=[1])
+    assert len(made.comparison.table) > 0
+    assert made.run() is made.comparison
+    assert made._status["phase"] == "done"
+    assert made._vector == {}
+    with pytest.raises(ValueError, match="clear the selection"):
+        made.make_vector()
+    made.selected = []
+    assert made.vector is not None
+    made.close()
+
+
 def test_bad_inputs_are_refused_in_words(llama):
     with pytest.raises(TypeError, match="takes a, b, k, read, selected"):
         FeatureComparator(llama.model, prompts=A)

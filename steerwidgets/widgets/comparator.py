@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,10 @@ from steerwidgets.widgets.export import Snapshot
 from steerwidgets.widgets.jobs import Job, Worker
 
 SIZES = (15, 50, 100, None)
+
+
+class _NoneDiffers(ValueError):
+    """None of the selected features differs between the sets: there is no vector of them."""
 
 
 class FeatureComparator(StudyWidget):
@@ -98,10 +103,10 @@ class FeatureComparator(StudyWidget):
         return found
 
     def run(self) -> FeatureComparison:
-        """Compare now, make the vector, and return the comparison."""
+        """Compare now, make the vector if the selected features have one, and return the comparison."""
         super().run()
-        if (self._vector["run"], self._vector["selected"]) != (self._run, self.selected):
-            self._make_vector()
+        if (self._vector.get("run"), self._vector.get("selected")) != (self._run, self.selected):
+            self._make_vector_if_any()
         return self._result()
 
     def make_vector(self) -> SteeringVector:
@@ -154,7 +159,7 @@ class FeatureComparator(StudyWidget):
         job.report(2, 3, "Testing the separation")
         self._test_separation(comparison)
         if not self._vector:
-            self._make_vector()
+            self._make_vector_if_any()
 
     def _result(self) -> FeatureComparison:
         assert self._comparison is not None
@@ -175,6 +180,11 @@ class FeatureComparator(StudyWidget):
         labels = tuple(str(self.model.labels.get(i, "")) for i in self.selected)
         self._make("selection", FeatureSet(tuple(self.selected), labels, "selected features"))
 
+    def _make_vector_if_any(self) -> None:
+        # The comparison is good without a vector; what asks for the vector itself is told why there is none.
+        with suppress(_NoneDiffers):
+            self._make_vector()
+
     def _make_vector(self) -> SteeringVector:
         comparison = self._result()
         a, b, selected = comparison.a, comparison.b, list(self.selected)
@@ -185,7 +195,7 @@ class FeatureComparator(StudyWidget):
         if selected:
             kept = len(vector.keep(selected).features)
             if not kept:
-                raise ValueError(
+                raise _NoneDiffers(
                     "none of the selected features differs between the two sets, so there is no vector of them; "
                     "select others, or clear the selection for a vector of all."
                 )
