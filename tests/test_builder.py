@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +76,14 @@ def test_features_come_at_their_largest_known_activation(model):
     torch.testing.assert_close(given.vector.direction, 2 * rows[3])
 
 
+def test_features_whose_activation_is_not_known_come_once(model, monkeypatch):
+    known = [FeatureLabel(3, "imported"), FeatureLabel(7, "dead", largest=0.0), FeatureLabel(9, "known", largest=4.0)]
+    monkeypatch.setattr(model, "labels", Labels(known))
+    made = sw.VectorBuilder(model, features=[3, 7, 9, 11]).vector.coefficients
+    assert made[[3, 7, 11]].tolist() == [1, 1, 1]
+    assert float(made[9]) == pytest.approx(4 / float(model.sae.W_dec[9].norm()), rel=1e-3)
+
+
 @pytest.mark.parametrize("decomposition", ["sparse", "nonnegative", "projection", "published"])
 @pytest.mark.parametrize("remainder", [True, False])
 def test_decompositions_and_weights(model, decomposition, remainder):
@@ -125,6 +135,32 @@ def test_it_follows_and_is_followed(model):
     assert set(by_features.vector.features) == {5, 6}
     # What was given keeps its maker: it is another object that the builder makes.
     assert builder.vector is not maker.vector
+
+
+def test_makers_that_publish_at_once_do_not_overwrite_one_another(model):
+    """Each changes the builder from its own thread: while one does, the other waits."""
+
+    class Maker(StudyWidget):
+        value = traitlets.Any()
+
+    makers = [Maker(model) for _ in range(3)]
+    first, second = sw.contrast(model, A, B), sw.contrast(model, B, A)
+    for maker, value in zip(makers, (first, replace(first), sw.FeatureSet((3,))), strict=True):
+        maker._make("value", value)
+    builder = sw.VectorBuilder(model, makers[0].value, features=makers[2].value, others={"it": makers[1].value})
+    changed = []
+
+    def another_waits(change):
+        free = []
+        other = threading.Thread(target=lambda: free.append(builder._lock.acquire(blocking=False)))
+        other.start()
+        other.join()
+        changed.append((change.name, free == [False]))
+
+    builder.observe(another_waits, ["source", "feature_ids", "others"])
+    for maker, value in zip(makers, (second, replace(second), sw.FeatureSet((5,))), strict=True):
+        maker._make("value", value)
+    assert changed == [("source", True), ("others", True), ("feature_ids", True)]
 
 
 def test_nothing_is_computed_before_it_is_asked_for(model, monkeypatch):

@@ -42,6 +42,7 @@ def test_rules(made):
     assert months.text in ("months: may, june", "months: june, may")
     assert (dead.text, list(dead.flags)) == ("(not seen)", ["dead"])
     assert list(rare.flags) == ["rare"]
+    assert (cat.largest, dead.largest, rare.largest) == (2.0, 0.0, 1.0)
     assert cat.contexts[0] == ("<end>", " cat", ", the dog", 2.0)
 
 

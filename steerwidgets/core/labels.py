@@ -19,7 +19,8 @@ class FeatureLabel:
     Args:
         text: the short label; `how` says which rule made it (see `label_rules.RULES`), or which method and model
             explained it, and `share` which part of the feature's activation it covers.
-        density: share of tokens on which the feature is active; `largest`: its largest activation, in residual norm.
+        density: share of tokens on which the feature is active; None where that is not known.
+        largest: its largest activation, in residual norm (times the norm of the decoder row); None where not known.
         tokens: (token, share of the feature's activation), most first.
         contexts: (text before, token, text after, activation), largest activation first.
         promotes, suppresses: tokens by the logit lens of the decoder row; in early and middle layers they say little.
@@ -32,8 +33,8 @@ class FeatureLabel:
     text: str
     how: str = ""
     share: float = 0.0
-    density: float = 0.0
-    largest: float = 0.0
+    density: float | None = None
+    largest: float | None = None
     tokens: Sequence[tuple[str, float]] = ()
     contexts: Sequence[tuple[str, str, str, float]] = ()
     promotes: Sequence[str] = ()

@@ -85,7 +85,7 @@ def rules(model: SteeredModel, vector: SteeringVector, result: AblationResult | 
 def density(model: SteeredModel, feature: int) -> float | None:
     """Share of tokens on which a feature fires; None where the labels do not say."""
     entry = entry_of(model, feature)
-    return None if entry is None else float(entry.density)
+    return None if entry is None or entry.density is None else float(entry.density)
 
 
 def entry_of(model: SteeredModel, feature: int) -> Any:

@@ -20,6 +20,7 @@ from steerwidgets.engine.model import Read, SteeredModel
 from steerwidgets.study.code import file_name
 from steerwidgets.study.contrast import contrast, feature_vector, pca_contrast
 from steerwidgets.study.recipes import Recipe, Replayer, contrasts
+from steerwidgets.study.rules import entry_of
 from steerwidgets.study.xray import LONGEST, Xray, why_no_features, xray
 from steerwidgets.widgets.base import STATIC, StudyWidget
 from steerwidgets.widgets.builder_state import cosines_state, features_state, made_state, tokens_state, xray_state
@@ -137,8 +138,8 @@ class VectorBuilder(StudyWidget):
             name=name or "",
             **inputs,
         )
-        self._follow(vector, lambda successor: self.set_trait("source", successor))
-        self._follow(features, lambda successor: self.set_trait("feature_ids", list(successor or ())))
+        self._follow(vector, self._source_came)
+        self._follow(features, self._features_came)
         for key, other in (others or {}).items():
             self._follow(other, partial(self._other_came, key))
         self.observe(self._other_layer, "hook")
@@ -190,9 +191,19 @@ class VectorBuilder(StudyWidget):
         # By identity: two vectors may look alike.
         return (*super()._asked(), *((name, id(other)) for name, other in self.others.items()))
 
+    # Each maker calls from its own thread: without the lock, of two that come at once one would be lost.
+    def _source_came(self, successor: SteeringVector | None) -> None:
+        with self._lock:
+            self.source = successor
+
+    def _features_came(self, successor: FeatureSet | None) -> None:
+        with self._lock:
+            self.feature_ids = list(successor or ())
+
     def _other_came(self, name: str, successor: SteeringVector | None) -> None:
         if successor is not None:
-            self.others = {**self.others, name: successor}
+            with self._lock:
+                self.others = {**self.others, name: successor}
 
     def _compute(self, job: Job) -> None:
         """The vector before weighing and its X-ray, unless they are known; then the weighed vector."""
@@ -282,12 +293,14 @@ class VectorBuilder(StudyWidget):
 
     def _coefficient(self, feature: int) -> float:
         """What was given; else the largest activation that the labels know; else 1."""
-        known = getattr(self.model.labels, "feature", None)
-        if feature in self._coefficients or known is None or feature not in self.model.labels:
+        entry = entry_of(self.model, feature)
+        largest = None if entry is None else entry.largest
+        # A feature that was never seen to fire would add nothing.
+        if feature in self._coefficients or not largest:
             return self._coefficients.get(feature, 1.0)
         # Labels measure activations in lengths of the stream: times the row's norm.
         row = self.model.need_sae("features").W_dec[feature]
-        return float(f"{(known(feature).largest or 1.0) / max(float(row.norm()), 1e-12):.4g}")
+        return float(f"{largest / max(float(row.norm()), 1e-12):.4g}")
 
     def _prompts(self) -> tuple[list[str], list[str], bool] | None:
         """Source prompts: the widget's own, else those of the vector it starts from."""

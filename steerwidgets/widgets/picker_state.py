@@ -11,7 +11,7 @@ from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.ablation import FEATURE, AblationResult
 from steerwidgets.study.greedy import GreedyAblation
-from steerwidgets.study.rules import Rule, entry_of
+from steerwidgets.study.rules import Rule, density, entry_of
 from steerwidgets.study.scoring import Score
 from steerwidgets.study.subject import Subject
 from steerwidgets.widgets.state import finite, finites, packed
@@ -44,7 +44,7 @@ def features_state(model: SteeredModel, whole: SteeringVector) -> dict[str, Any]
         "ids": ids,
         "labels": [str(model.labels.get(i, "")) for i in ids],
         "flags": [list(entry.flags) if entry is not None else [] for entry in entries],
-        "density": [None if entry is None else finite(entry.density) for entry in entries],
+        "density": [density(model, i) for i in ids],
         "tokens": [[] if entry is None else [token for token, _ in entry.tokens[:TOKENS]] for entry in entries],
         "coefficients": packed(values),
         "shares": packed(values.square() / values.square().sum().clamp(min=1e-30)),

@@ -123,8 +123,9 @@ class Labeller:
         density = len(rows) / self.activity.n_rows
         if len(rows) < 3:
             flags = ["dead"] if not len(rows) else ["rare"]
+            largest = float(values.max()) if len(rows) else 0.0
             return FeatureLabel(
-                feature, "(not seen)", "silent", density=density, flags=flags, contexts=self.contexts(rows, values)
+                feature, "(not seen)", "silent", 0.0, density, largest, (), self.contexts(rows, values), flags=flags
             )
         tokens = self._shares(rows, values, 0)
         text, how, share = self._rule(*self._strong(rows, values))
