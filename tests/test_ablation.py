@@ -13,6 +13,7 @@ import torch
 import steerwidgets as sw
 from steerwidgets.core.features import FeatureSet
 from steerwidgets.core.interventions import Ablate, bind_ablates
+from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.study import rules
 from steerwidgets.study.ablation import FEATURE, FULL, UNSTEERED, measure
 from steerwidgets.study.greedy import _halves
@@ -280,6 +281,7 @@ def test_a_subset_of_features(llama, vector, suite):
         (([99], "suite"), {}, "feature 99 is out of range"),
         (("v", "no foils"), {}, 'give by="p_answer"'),
         (("v", []), {}, "prompt set is empty"),
+        (("v", ["one, two,", "a b", "one, two,"]), {}, "the prompt 'one, two,' is given twice"),
         (("v", "suite"), {"memory": 0}, "memory=0"),
     ],
 )
@@ -397,7 +399,10 @@ def test_greedy_stops_with_a_report(llama, vector, suite):
     )  # fmt: skip
     assert not greedy.finished
     assert list(greedy.dropped) == []
-    assert "all features are kept" in greedy.verdict
+    # No drop was tried: that none would help is not known.
+    assert "ended before its first step" in greedy.verdict
+    none = sw.greedy_ablation(llama.model, vector, suite, multiplier=2.0, positions="all_but_first", max_drops=0)
+    assert "ended before its first step" in none.verdict
     limited = sw.greedy_ablation(llama.model, vector, suite, multiplier=2.0, positions="all_but_first", max_drops=1)
     assert len(limited.dropped) == 1
 
@@ -439,6 +444,17 @@ def test_rules_by_effect_and_distinctness(llama, suite):
     assert set(rules.not_distinct(llama.model, made)) == set(made.features) - set(kept.features)
     assert "dense" not in listed, "the tiny model has no labels, and so no densities"
     assert isinstance(listed["helps"], FeatureSet)
+
+
+def test_an_unknown_density_is_none_and_not_zero(llama, vector, monkeypatch):
+    known = [
+        FeatureLabel(30, "digits", density=0.25),
+        FeatureLabel(7, "imported"),
+        FeatureLabel(1, "dead", density=0.0),
+    ]
+    monkeypatch.setattr(llama.model, "labels", Labels(known))
+    assert [rules.density(llama.model, i) for i in (30, 7, 1, 5)] == [0.25, None, 0.0, None]
+    assert list(rules.by_density(llama.model, vector)) == [30]
 
 
 def test_rules_know_the_bundled_labels(default):

@@ -172,7 +172,8 @@ def ablate_each(
         memory: GiB to take besides the model.
 
     Raises:
-        ValueError: a vector without coefficients or features that it does not have; no prompt has a foil.
+        ValueError: a vector without coefficients or features that it does not have; a prompt twice; no prompt has a
+            foil.
     """
     subject = Subject(model, vector_or_features, prompts_or_suite, by, multiplier, positions, at, memory)
     chosen = subject.features if features is None else subject.check(FeatureSet.of(features))

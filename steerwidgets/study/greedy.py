@@ -87,6 +87,8 @@ class GreedyAblation:
         """What was found, in sentences."""
         n, m = len(self.held_out_prompts), len(self.selection_prompts)
         score = WORDS[self.by]
+        if not len(self.dropped) and not self.finished:
+            return "The search ended before its first step: no drop was tried to its end, and nothing is known of any."
         if not len(self.dropped):
             return f"No single drop raises the mean {score} of the {m} prompts that choose: all features are kept."
         first, last = self.path.iloc[0], self.path.iloc[-1]

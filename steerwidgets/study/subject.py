@@ -176,11 +176,19 @@ class Subject:
 
 
 def items_of(model: SteeredModel, asked: TaskSuite | Task | Prompts) -> list[Item]:
-    """What is asked, in the order of the suite; plain prompts get their answers later."""
+    """What is asked, in the order of the suite; plain prompts get their answers later.
+
+    Raises:
+        ValueError: there is no prompt, or one twice.
+    """
     if isinstance(asked, Task | TaskSuite):
         suite = [asked] if isinstance(asked, Task) else asked
         return [item for task in suite for item in task_items(model, task)]
-    return [Item("prompts", p, "", model.token_ids(p), ((),), None, off_target=True) for p in check_prompts(asked)]
+    prompts = check_prompts(asked)
+    twice = next((p for p in prompts if prompts.count(p) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the prompt {twice!r} is given twice, which would count one item as two.")
+    return [Item("prompts", p, "", model.token_ids(p), ((),), None, off_target=True) for p in prompts]
 
 
 def _some(drop: Features) -> bool:
