@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ import torch
 import traitlets as t
 
 import steerwidgets as sw
+from steerwidgets.core.labels import FeatureLabel, Labels
+from steerwidgets.study.ablation import measure
 from steerwidgets.widgets.base import StudyWidget
 from steerwidgets.widgets.links import maker_of
+from steerwidgets.widgets.picker_state import features_state
 from steerwidgets.widgets.state import unpacked
 
 HOOK = "blocks.2.hook_resid_post"
@@ -93,6 +98,62 @@ def test_a_change_of_the_setting_is_measured_anew(picker):
     held = picker.ablation
     picker.dropped = [30, 7]
     assert picker.ablation is held, "effects are of the full vector, whatever is dropped"
+
+
+def test_effects_of_some_features_are_not_taken_for_all(picker, monkeypatch):
+    picker._do_measure([1, 5])
+    picker.wait()
+    assert set(picker._effects["ids"]) == {1, 5}
+    assert len(picker.ablation.features()) == 5
+    monkeypatch.setattr("steerwidgets.widgets.picker.measure", stopped_after_two)
+    picker._do_measure()
+    picker.wait()
+    assert len(picker._effects["ids"]) == 2
+    monkeypatch.setattr("steerwidgets.widgets.picker.measure", measure)
+    assert len(picker.ablation.features()) == 5
+
+
+def stopped_after_two(subject, features, progress, stop, partial):
+    return measure(subject, sw.FeatureSet(features.ids[:2]), progress, stop, partial)
+
+
+def test_a_measurement_for_inputs_that_are_gone_makes_way(picker, monkeypatch):
+    begun, ended = threading.Event(), []
+
+    def long(subject, features, progress, stop, partial):
+        begun.set()
+        # Without a stop it would not end by itself before the wait below does.
+        ended.append(wait_for(stop, 20))
+        return measure(subject, features, progress, stop, partial)
+
+    picker._do_ready()
+    picker.wait()
+    monkeypatch.setattr("steerwidgets.widgets.picker.measure", long)
+    picker._do_measure()
+    assert begun.wait(20)
+    picker.multiplier = 3.0
+    assert picker.wait(40)
+    assert ended == [True]
+    assert picker._subject.multiplier == 3.0
+    assert picker._effects is None
+    assert picker._status["phase"] == "done"
+
+
+def wait_for(true, seconds):
+    until = time.monotonic() + seconds
+    while not true() and time.monotonic() < until:
+        time.sleep(0.01)
+    return true()
+
+
+def test_densities_are_told_only_where_labels_know_them(llama, vector, monkeypatch):
+    known = [
+        FeatureLabel(30, "digits", density=0.25),
+        FeatureLabel(7, "imported"),
+        FeatureLabel(1, "dead", density=0.0),
+    ]
+    monkeypatch.setattr(llama.model, "labels", Labels(known))
+    assert features_state(llama.model, vector)["density"] == [0.25, None, 0.0, None, None]
 
 
 def test_presets_are_the_start(picker, llama):

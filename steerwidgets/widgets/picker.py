@@ -130,9 +130,13 @@ class AblationPicker(StudyWidget):
 
     @property
     def ablation(self) -> AblationResult:
-        """The effect of each feature; measured now unless it was measured for the inputs as they are."""
-        result = self._ready_result()
-        return self.run() if result is None else result
+        """The effect of each feature; measured now unless all were measured for the inputs as they are."""
+        result, subject = self._ready_result(), self._subject
+        if result is None or subject is None:
+            return self.run()
+        # After a measurement of some features, or one that was stopped. An observer of effects gets what there is.
+        partial = result.about["measured"] < len(subject.features) and not self._worker.here
+        return self.run() if partial else result
 
     @property
     def greedy(self) -> GreedyAblation | None:
@@ -196,6 +200,11 @@ class AblationPicker(StudyWidget):
         job.report(2, 3, "timing a batch")
         seconds = subject.panel.seconds_per_cell(subject.without(whole.features.ids[:1]))
         self._publish(_cost={"seconds": seconds, "prompts": len(subject.items)})
+
+    def _refresh(self) -> Job:
+        # What is measured or chosen now is for inputs that are gone, and new ones would wait for its end.
+        self._worker.stop(superseded=True)
+        return super()._refresh()
 
     def _result(self) -> AblationResult | None:
         return self._ablation
