@@ -8,6 +8,8 @@ import json
 import re
 import time
 import tracemalloc
+import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,7 +19,7 @@ from loopback import serving
 
 import steerwidgets as sw
 from steerwidgets.core.labels import FeatureLabel, Labels
-from steerwidgets.study.neuronpedia import KEY, Neuronpedia, NeuronpediaError, source_of
+from steerwidgets.study.neuronpedia import KEY, Neuronpedia, NeuronpediaError, _SameHost, source_of
 
 SOURCE = "gpt2-small/8-res-jb"
 WORDS = ("months of the year", "days of the week", "number words", "names of rivers", "python code")
@@ -171,7 +173,9 @@ def test_one_feature(service):
     feature = service.client.feature(SOURCE, 42)
     assert (feature.text, feature.how) == ("months", "oai_token-act-pair · gpt-4o-mini")
     assert feature.others == (("spring", "np_max-act · gpt-4o-mini"),)
-    assert (feature.density, feature.largest, feature.promotes) == (0.002, 12.5, (" June", " July"))
+    assert (feature.density, feature.promotes) == (0.002, (" June", " July"))
+    # Told in the SAE's units alone.
+    assert feature.largest is None
     assert feature.contexts[0] == ("In March and", " April", " it rained", 9.0)
     assert len(feature.contexts) == 2
     assert Neuronpedia(service.cache, offline=True).feature(SOURCE, 42) == feature
@@ -233,9 +237,49 @@ def test_the_key_goes_to_the_service_alone_and_nowhere_else(service, monkeypatch
     assert secret not in str(error.value)
     with serving(lambda *_: (302, {"Location": service.address + "/api/feature/x/y/1"}, b"")) as (elsewhere, _):
         before = len(service.heard)
-        with pytest.raises(NeuronpediaError, match="another host, which is not followed"):
+        with pytest.raises(NeuronpediaError, match=r"to http://127\.0\.0\.1:\d+, which is not followed"):
             Neuronpedia(tmp_path / "third", address=elsewhere).feature(SOURCE, 5)
     assert len(service.heard) == before
+
+
+def test_a_redirect_out_of_encryption_is_not_followed():
+    """On the same host, where the key would go on in clear."""
+    request = urllib.request.Request("https://neuronpedia.test/api", headers={"x-api-key": "k"})
+    handler = _SameHost()
+    followed = handler.redirect_request(request, None, 302, "", {}, "https://neuronpedia.test/other")
+    assert followed.full_url == "https://neuronpedia.test/other"
+    with pytest.raises(NeuronpediaError, match=r"to http://neuronpedia\.test, which is not followed"):
+        handler.redirect_request(request, None, 302, "", {}, "http://neuronpedia.test/api")
+
+
+def test_an_answer_half_written_is_not_kept(service, monkeypatch):
+    def torn(path, text, **_):
+        path.write_bytes(text[:20].encode())
+        raise OSError("disk full")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", torn)
+        with pytest.raises(OSError, match="disk full"):
+            service.client.feature(SOURCE, 42)
+    assert service.client.feature(SOURCE, 42).text == "months"
+
+
+def test_a_refresh_leaves_no_embeddings_of_other_labels(service):
+    name = f"v1/{SOURCE}/explanations/batch-0.jsonl.gz"
+    service.stand.files = {name: gzip.compress(json.dumps(row(3, "rivers", 3)).encode())}
+    assert service.client.labels(SOURCE).embeddings is not None
+    service.stand.files = {name: gzip.compress(json.dumps(row(4, "code", 4, embedding=None)).encode())}
+    assert service.client.labels(SOURCE, refresh=True).embeddings is None
+    again = service.client.labels(SOURCE)
+    assert dict(again) == {4: "code"}
+    assert again.embeddings is None
+
+
+def test_what_neuronpedia_does_not_tell_is_unknown(service, monkeypatch):
+    body = service.stand.feature(42)
+    monkeypatch.setattr(service.stand, "feature", lambda index: body | {"frac_nonzero": {1: None, 2: 0}[index]})
+    assert service.client.feature(SOURCE, 1).density is None
+    assert service.client.feature(SOURCE, 2).density == 0
 
 
 def test_a_service_that_is_not_there(tmp_path, monkeypatch):

@@ -7,12 +7,12 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,15 @@ class NeuronpediaError(RuntimeError):
 
 
 class _SameHost(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect to another host: the request may carry the key."""
+    """Follows no redirect to another host or out of encryption: the request may carry the key."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
-        if urllib.parse.urlsplit(newurl).netloc != urllib.parse.urlsplit(req.full_url).netloc:
-            raise NeuronpediaError(f"{req.host} sends the request on to another host, which is not followed.")
+        asked, sent = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        if (sent.scheme, sent.netloc) != (asked.scheme, asked.netloc):
+            raise NeuronpediaError(
+                f"{asked.scheme}://{asked.netloc} sends the request on to {sent.scheme}://{sent.netloc}, which is not "
+                "followed."
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -106,6 +110,9 @@ class Neuronpedia:
         part = found.save(kept.with_name("part.json.gz"))
         if found.embeddings is not None:
             part.with_name("part.embeddings.npy").replace(kept.with_name("labels.embeddings.npy"))
+        else:
+            # Those of an earlier download belong to other labels.
+            kept.with_name("labels.embeddings.npy").unlink(missing_ok=True)
         part.replace(kept)
         return found
 
@@ -162,7 +169,10 @@ class Neuronpedia:
         except ValueError as error:
             raise NeuronpediaError(f"Neuronpedia's answer is no JSON ({error}); try again later.") from error
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(body), encoding="utf8")
+        # Renamed when whole, as above; threads of one process may ask for the same.
+        part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
+        part.write_text(json.dumps(body), encoding="utf8")
+        part.replace(path)
         return body
 
     def _listed(self, prefix: str) -> list[str]:
@@ -279,12 +289,14 @@ def _feature(body: Row, index: int) -> FeatureLabel:
             around = ("".join(tokens[max(0, at - 12) : at]), tokens[at], "".join(tokens[at + 1 : at + 7]))
             contexts.append((*around, float(values[at])))
     contexts.sort(key=lambda context: -context[3])
-    label = FeatureLabel(
-        index, text, how, density=float(body.get("frac_nonzero") or 0.0), others=tuple(explanations[1:])
-    )
-    return replace(
-        label,
-        largest=float(body.get("maxActApprox") or 0.0),
+    density = body.get("frac_nonzero")
+    # `largest` stays unknown: maxActApprox is in the SAE's units, and the decoder row's norm is not told.
+    return FeatureLabel(
+        index,
+        text,
+        how,
+        density=None if density is None else float(density),
+        others=tuple(explanations[1:]),
         contexts=tuple(contexts[:5]),
         promotes=tuple(body.get("pos_str") or ())[:10],
         suppresses=tuple(body.get("neg_str") or ())[:10],
