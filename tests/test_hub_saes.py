@@ -433,6 +433,16 @@ def test_what_the_list_says():
     assert "gemma-scope-2b-pt-res" in registry.complete("gemma-scope-2b")
 
 
+def test_a_release_of_an_unknown_site_is_still_listed(monkeypatch):
+    """One new name must not take the whole list away."""
+    sae = {"id": "layer_5/width_16k/average_l0_9", "path": "layer_5/width_16k/average_l0_9"}
+    new = {"gemma-scope-9b-new": {"model": "gemma-2-9b", "conversion_func": "gemma_2", "saes": [sae]}}
+    monkeypatch.setattr(registry, "releases", lambda: new)
+    table = registry._table.__wrapped__()
+    assert table["layer"].tolist() == [5]
+    assert table["hook"].isna().all()
+
+
 def test_a_wrong_pairing_is_flagged(published, tokenizer):
     """A random SAE does not describe a random model, and says so at load."""
     with pytest.warns(UserWarning, match="does not belong to this tensor"):
