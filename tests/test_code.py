@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import runpy
 from dataclasses import replace
 
@@ -11,6 +13,8 @@ from conftest import tiny_sae
 
 import steerwidgets as sw
 from steerwidgets.engine import bundled
+from steerwidgets.study.recipes import NotReplayable, Replayer
+from steerwidgets.study.sentences import in_words
 
 A = ["one, two, three,", "four, five", "six, seven, eight, nine", "ten"]
 B = ["January, February,", "March, April", "May, June, July, August", "Sept"]
@@ -90,6 +94,50 @@ def test_nnsight_at_every_site(llama, tmp_path, monkeypatch, site):
     objects = {"module": llama.module, "tokenizer": llama.tokenizer, "sae": llama.model.sae}
     vector = sw.SteeringVector(3 * torch.randn(24, generator=torch.Generator().manual_seed(0)), f"blocks.1.{site}")
     check(llama.model, vector, tmp_path, monkeypatch, **objects)
+
+
+HOSTILE = "x\"); boom('') #'); boom(\"\") #\nboom()\\"
+
+
+def spoiled(value):
+    """A recipe, once for each value in it, with that value hostile."""
+    yield HOSTILE
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        for bad in spoiled(inner):
+            copy = value.copy()
+            copy[key] = bad
+            yield copy
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "numbers"])
+def test_nothing_that_a_recipe_holds_becomes_code(llama, tmp_path, kind):
+    """A file of a stranger is loaded, and what the widget offers for copying is run in a notebook."""
+    vector = dict(vectors(llama.model))[kind]
+    shown = 0
+    for recipe in spoiled(json.loads(json.dumps(vector.recipe))):
+        made = replace(vector, recipe=recipe)
+        try:
+            code = sw.as_code(made, llama.model).steerwidgets
+        except (TypeError, ValueError, LookupError, AttributeError):
+            # Of another type altogether: such a file is refused.
+            with pytest.raises(ValueError, match="its recipe"):
+                sw.SteeringVector.load(made.save(tmp_path / "v.safetensors"))
+            continue
+        shown += 1
+        names = {node.id for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Name)}
+        assert "boom" not in names, code
+    assert shown
+
+
+def test_a_recipe_of_someone_elses_making_is_no_code(llama):
+    vector = sw.SteeringVector(torch.ones(24), "blocks.2.hook_resid_post", "own", recipe={"seed": 5})
+    for made in (vector, 2 * vector, replace(vector, recipe={})):
+        code = sw.as_code(made, llama.model)
+        assert "SteeringVector.load" in code.steerwidgets
+        assert "not one of this library" in in_words(made.recipe)
+        with pytest.raises(NotReplayable, match="names no construction"):
+            Replayer(llama.model)(made.recipe)
 
 
 def test_a_beginning_of_sequence_that_the_sae_asks_for(llama, tmp_path, monkeypatch):

@@ -465,6 +465,46 @@ def test_loading_a_foreign_or_broken_file_is_a_value_error(tmp_path, change):
         sw.SteeringVector.load(path)
 
 
+UNIT = {"construction": "unit", "of": None}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "contrast",
+        ["contrast"],
+        {"construction": 3},
+        {"construction": ["unit"], "of": None},
+        {"construction": "unit"},
+        {"construction": "unit", "of": 3},
+        {"construction": "unit", "of": {"construction": "decompose", "of": None}},
+        {"construction": "contrast", "positive": ["a"]},
+        {"construction": "decompose", "method": ["sparse"], "k": 3, "remainder": False, "of": None},
+        {"construction": "decompose", "method": "sparse", "k": "3", "remainder": False, "of": None},
+        {"construction": "decompose", "method": "sparse", "k": 3, "remainder": "False", "of": None},
+        {"construction": "distinct", "k": True, "of": None},
+        {"construction": "keep", "features": "12", "of": None},
+        {"construction": "weigh", "features": [1, 2], "weights": [0.5], "of": None},
+        {"construction": "sum", "terms": []},
+        {"construction": "sum", "terms": [{"multiplier": "2", "of": UNIT}]},
+        {"construction": "sum", "terms": [{"multiplier": 2.0, "of": {"construction": "unit"}}]},
+        {"construction": "imported"},
+    ],
+    ids=str,
+)
+def test_loading_a_recipe_that_cannot_be_one_is_refused(tmp_path, recipe):
+    path = rewritten(sae_vector(3).save(tmp_path / "v.safetensors"), about={"recipe": recipe})
+    with pytest.raises(ValueError, match="its recipe") as error:
+        sw.SteeringVector.load(path)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("recipe", [None, {}, {"seed": 5}, {"construction": "of a later version", "of": UNIT, "x": 1}])
+def test_loading_keeps_recipes_that_are_not_this_versions(tmp_path, recipe):
+    path = rewritten(sae_vector(3).save(tmp_path / "v.safetensors"), about={"recipe": recipe})
+    assert sw.SteeringVector.load(path).recipe == recipe
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 100, b"name,value\n1,2\n"])
 def test_loading_what_is_no_safetensors_file_is_a_value_error(tmp_path, content):
     path = tmp_path / "v.safetensors"

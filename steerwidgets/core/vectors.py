@@ -18,6 +18,7 @@ from torch import Tensor
 from steerwidgets.core.decompose import Method, decompose_direction
 from steerwidgets.core.features import Features, FeatureSet
 from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.recipe import check_recipe
 
 if TYPE_CHECKING:
     from steerwidgets.core.sae import SAE
@@ -271,6 +272,7 @@ class SteeringVector:
             coefficients = torch.zeros(about["d_sae"])
             coefficients[tensors["feature_ids"]] = tensors["feature_values"]
         rows = tensors.get("feature_rows")
+        check_recipe(about["recipe"])
         return cls(tensors["direction"], about["hook"], str(about["name"]), coefficients, about["recipe"], rows)
 
     def _without(self, ids: FeatureSet, how: str) -> SteeringVector:

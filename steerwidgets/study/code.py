@@ -85,30 +85,41 @@ def as_code(
     return Code("\n".join(ours), "\n".join(plain), named if from_file or not inline else None)
 
 
-def adds_as_code(adds: Sequence[Add], model: SteeredModel, prompt: str, max_new_tokens: int = 40) -> str:
+def adds_as_code(
+    adds: Sequence[Add],
+    model: SteeredModel,
+    prompt: str,
+    max_new_tokens: int = 40,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> str:
     """Several additions as one script, which leaves the two continuations in `baseline` and `steered`.
 
-    Vectors are made again by their recipes; one that has none is read from `file_name(vector)`, where `vector.save`
-    must have put it.
+    Vectors are made again by their recipes; one that has none is read from `file_name(vector)`, numbered where that is
+    another's, and `vector.save` must have put it there.
     """
     lines = ["import steerwidgets as sw", "", *_objects(model.origin), f"model = {model.origin}"]
     calls = []
+    files: dict[str, SteeringVector] = {}
     for n, add in enumerate(adds, 1):
         name = "vector" if len(adds) == 1 else f"vector_{n}"
         try:
             lines += _lines(add.vector.recipe, model, name)
         except NotReplayable:
-            lines.append(f"{name} = sw.SteeringVector.load({_text(file_name(add.vector))})")
+            file = _text(_own_file(add.vector, files))
+            lines.append(f"# Written by interventions[{n - 1}].vector.save({file})")
+            lines.append(f"{name} = sw.SteeringVector.load({file})")
         given: dict[str, Any] = {"multiplier": add.multiplier, "positions": add.positions}
         if add.space == "sae":
             given |= {"space": "sae", "error_term": add.error_term, "clamp": add.clamp}
         calls.append(f"    sw.Add({', '.join([name, *(f'{key}={_literal(value)}' for key, value in given.items())])}),")
+    options = f"max_new_tokens={max_new_tokens}" + (f", temperature={temperature}, seed={seed}" if temperature else "")
     lines += [
         "",
         f"prompt = {_text(prompt)}",
         *(["interventions = [", *calls, "]"] if calls else ["interventions = []"]),
-        f"baseline = model.generate(prompt, max_new_tokens={max_new_tokens})",
-        f"steered = model.generate(prompt, interventions, max_new_tokens={max_new_tokens})",
+        f"baseline = model.generate(prompt, {options})",
+        f"steered = model.generate(prompt, interventions, {options})",
         "print(baseline.text, steered.text, sep='\\n---\\n')",
     ]
     return "\n".join(lines)
@@ -118,6 +129,16 @@ def file_name(vector: SteeringVector) -> str:
     """A vector's name as that of a file."""
     plain = re.sub(r"[^a-z0-9]+", "-", vector.name.lower())[:40].strip("-")
     return f"{plain or 'vector'}.safetensors"
+
+
+def _own_file(vector: SteeringVector, files: dict[str, SteeringVector]) -> str:
+    """The file of a vector, which no other vector in `files` has; put down there."""
+    plain, n = file_name(vector), 1
+    name = plain
+    while files.setdefault(name, vector) is not vector:
+        n += 1
+        name = f"{plain.removesuffix('.safetensors')}-{n}.safetensors"
+    return name
 
 
 def _made(vector: SteeringVector, model: SteeredModel, file: str) -> tuple[list[str], bool]:
@@ -132,7 +153,7 @@ def _lines(recipe: Recipe | None, model: SteeredModel, name: str) -> list[str]:
     """Statements that leave a recipe's vector in the variable `name`."""
     if recipe is None:
         raise NotReplayable("numbers without a recipe")
-    construction = recipe["construction"]
+    construction = recipe.get("construction")
     if "model" in recipe and recipe["model"] != model.name:
         raise NotReplayable("made with another model")
     match construction:
@@ -145,27 +166,33 @@ def _lines(recipe: Recipe | None, model: SteeredModel, name: str) -> list[str]:
             return [f"{name} = sw.pca_contrast({_contrast(recipe, model, {})})"]
         case "features":
             values = recipe["coefficients"]
-            given = _list(recipe["features"]), _list(values) if len(set(values)) > 1 else repr(values[0])
-            return [f"{name} = sw.feature_vector(model, {given[0]}, {given[1]}, name={_text(recipe['name'])})"]
+            given = _list(recipe["features"]), _list(values) if len(set(values)) > 1 else _literal(values[0])
+            return [f"{name} = sw.feature_vector(model, {given[0]}, {given[1]}, name={_literal(recipe['name'])})"]
         case "sum":
             lines, terms = [], []
             for n, term in enumerate(recipe["terms"], 1):
                 lines += _lines(term["of"], model, f"{name}_{n}")
-                terms.append(f"{term['multiplier']!r} * {name}_{n}" if term["multiplier"] != 1 else f"{name}_{n}")
+                terms.append(
+                    f"{_literal(term['multiplier'])} * {name}_{n}" if term["multiplier"] != 1 else f"{name}_{n}"
+                )
             return [*lines, f"{name} = {' + '.join(terms)}"]
     changes = {
         "unit": lambda: "unit()",
         "decompose": lambda: (
-            f'decompose(model, "{recipe["method"]}", k={recipe["k"]}, remainder={recipe["remainder"]})'
+            f"decompose(model, {_literal(recipe['method'])}, k={_literal(recipe['k'])}, "
+            f"remainder={_literal(recipe['remainder'])})"
         ),
         "keep": lambda: f"keep({_list(recipe['features'])})",
         "drop": lambda: f"drop({_list(recipe['features'])})",
-        "weigh": lambda: f"weigh({dict(zip(recipe['features'], recipe['weights'], strict=True))})",
+        "weigh": lambda: f"weigh({_literal(dict(zip(recipe['features'], recipe['weights'], strict=True)))})",
     }
     if construction in changes:
         return [*_lines(recipe["of"], model, name), f"{name} = {name}.{changes[construction]()}"]
     if construction == "distinct":
-        return [*_lines(recipe["of"], model, name), f"{name} = sw.keep_distinct(model, {name}, k={recipe['k']})"]
+        return [
+            *_lines(recipe["of"], model, name),
+            f"{name} = sw.keep_distinct(model, {name}, k={_literal(recipe['k'])})",
+        ]
     raise NotReplayable(f"the construction {construction!r} has no code")
 
 
@@ -271,6 +298,7 @@ def _text(value: str) -> str:
 
 
 def _literal(value: Any) -> str:
+    """A value as Python writes it: whatever a recipe's field holds, it stays a value, and never becomes code."""
     return _text(value) if isinstance(value, str) else repr(value)
 
 

@@ -23,7 +23,7 @@ def contrasts(recipe: Recipe | None) -> Iterator[Recipe]:
     """Every contrast of prompts inside a recipe, by its mean or by its principal component."""
     if recipe is None:
         return
-    if recipe["construction"] in ("contrast", "pca"):
+    if recipe.get("construction") in ("contrast", "pca"):
         yield recipe
     for inner in (recipe.get("of"), *(term["of"] for term in recipe.get("terms", ()))):
         yield from contrasts(inner)
@@ -59,7 +59,9 @@ class Replayer:
             NotReplayable: the vector was not made by this library or was made with another model, nothing is
                 left of its prompts, or a set without negatives is to be shuffled.
         """
-        construction = recipe["construction"]
+        construction = recipe.get("construction")
+        if construction is None:
+            raise NotReplayable("the vector's recipe is not one of this library: it names no construction.")
         if construction == "contrast":
             return self._contrast(recipe, frozenset(without), shuffle)
         if construction == "pca":

@@ -22,13 +22,15 @@ def in_words(recipe: Recipe | None) -> str:
 
 
 def _sentences(recipe: Recipe) -> Iterator[str]:
-    if recipe["construction"] == "sum":
+    if recipe.get("construction") == "sum":
         parts = [f"{_times(term['multiplier'])}({in_words(term['of']).rstrip('.')})" for term in recipe["terms"]]
         yield f"Sum of {' and '.join(parts)}."
         return
     if "of" in recipe:
         yield in_words(recipe["of"])
-    match recipe["construction"]:
+    match recipe.get("construction"):
+        case None:
+            yield "Made as its recipe says, which is not one of this library."
         case "contrast" | "pca":
             yield _contrast(recipe)
         case "features":
@@ -41,7 +43,7 @@ def _sentences(recipe: Recipe) -> Iterator[str]:
             rest = "the remainder kept" if recipe["remainder"] else "the remainder left out"
             rest = "" if recipe["method"] == "published" and not recipe["remainder"] else f"; {rest}"
             many = "" if recipe["method"] == "published" else f"at most {recipe['k']} "
-            yield f"Written in {many}features: {METHOD_WORDS[recipe['method']]}{rest}."
+            yield f"Written in {many}features: {METHOD_WORDS.get(recipe['method'], recipe['method'])}{rest}."
         case "keep":
             yield f"Only {_features(recipe['features'])} kept."
         case "drop":
