@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from browsing import THEMES
 
 import steerwidgets as sw
 from steerwidgets.study.degeneration import repeated
+from steerwidgets.study.results import COLUMNS, SweepResult
+from steerwidgets.widgets import playground_state as state
 from steerwidgets.widgets.state import unpacked
 
 PROMPT = "one two three"
@@ -118,6 +122,34 @@ def test_the_code_does_the_same(llama, make, monkeypatch, tmp_path: Path):
         assert names["interventions"][0].space == widget.space
 
 
+def test_the_code_samples_as_the_widget_does(llama, make):
+    made = sw.feature_vector(llama.model, 7, 30.0)
+    widget = make({"made": made}, temperature=1.5, seed=7, max_new_tokens=12)
+    names: dict[str, object] = {"model": llama.model}
+    exec(widget.code.replace(f"model = {llama.model.origin}\n", ""), names)
+    pair = widget.generate()
+    assert (names["baseline"].ids, names["steered"].ids) == (pair.baseline.ids, pair.steered.ids)
+    greedy = llama.model.generate(PROMPT, max_new_tokens=12)
+    assert pair.baseline.ids != greedy.ids
+    widget.temperature = 0.0
+    assert "seed" not in widget.code
+
+
+def test_two_vectors_of_one_name_have_a_file_each(llama, make, monkeypatch, tmp_path: Path):
+    one, other = vector(0, "same"), vector(1, "same")
+    widget = make({"a": one, "b": other, "c": one})
+    saving = [line.removeprefix("# Written by ") for line in widget.code.splitlines() if "# Written by" in line]
+    assert len(saving) == 3
+    monkeypatch.chdir(tmp_path)
+    for line in saving:
+        exec(line, {"interventions": widget.interventions})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["same-2.safetensors", "same.safetensors"]
+    names: dict[str, object] = {"model": llama.model}
+    exec(widget.code.replace(f"model = {llama.model.origin}\n", ""), names)
+    for add, own in zip(names["interventions"], (one, other, one), strict=True):
+        assert torch.equal(add.vector.direction, own.direction)
+
+
 def test_the_sweep_of_the_active_vector(llama, make):
     widget = make(suite=suite(), active="b", multipliers=(-1.0, 0.0, 1.0))
     assert widget.prompt == PROMPT
@@ -131,6 +163,39 @@ def test_the_sweep_of_the_active_vector(llama, make):
     assert scores["held_out"][0] == pytest.approx(float(plain.accuracy()["mean"].iloc[0]))
     with pytest.raises(ValueError, match="there is no suite"):
         _ = make().sweep
+
+
+def test_the_sweep_is_of_the_settings_in_force(make):
+    widget = make(suite=suite(), multipliers=(-1.0, 0.0, 1.0))
+    first = widget.sweep
+    widget.prompt, widget.doses = "four five", {"a": 2.0, "b": 3.0}
+    assert widget.sweep is first
+    for name, value in {
+        "active": "b",
+        "positions": "last",
+        "space": "sae",
+        "error_term": "drop",
+        "clamp": False,
+    }.items():
+        before = widget.sweep
+        setattr(widget, name, value)
+        assert widget.sweep is not before, name
+    assert set(widget.sweep.cells[widget.sweep.cells.control == "none"].vector) == {"b"}
+    assert widget.sweep.about["positions"] == "last"
+
+
+def test_the_random_band_of_all_tasks_is_that_of_the_best_draw_over_all_tasks():
+    """Two tasks and two draws, each right where the other is wrong: no draw does better than half over both."""
+    cells = [
+        (task, f"{task} {i}", "x", "v", control, draw, 1.0, "last", "x", right, 0.5, 0.0, 0.0)
+        for i in range(2)
+        for task, rights in {"one": (True, False), "two": (False, True)}.items()
+        for control, draw, right in [("none", 0, True), ("unsteered", 0, False)]
+        + [("random", draw, right) for draw, right in enumerate(rights)]
+    ]
+    scores = state.packed_scores(SweepResult(pd.DataFrame(cells, columns=COLUMNS), {"finished": True}), "v")
+    assert scores["tasks"] == ["mean of all tasks", "one", "two"]
+    assert scores["random_high"] == [0.5, 1.0, 1.0] and scores["random"] == [0.5, 0.5, 0.5]
 
 
 def test_the_suite_says_which_token_to_follow(llama, make):
@@ -167,6 +232,63 @@ def test_a_vector_that_another_widget_makes_is_followed(llama, make):
     maker._make("vector", vector(6, "made"))
     assert widget.vectors["made"] is maker.vector and widget.doses["made"] == 2.0
     assert not torch.allclose(widget.dose.probs, before.probs)
+
+
+def test_two_makers_at_once_lose_nothing(make, monkeypatch):
+    """The second maker comes between the first one's reading of the vectors and its writing."""
+    widget = make()
+    first, second = vector(7, "first"), vector(8, "second")
+    other = threading.Thread(target=widget._successor, args=("b", second))
+    check = state.named_vectors
+
+    def slow(vectors: object) -> object:
+        if not other.ident:
+            other.start()
+            other.join(0.3)
+        return check(vectors)
+
+    monkeypatch.setattr(state, "named_vectors", slow)
+    widget._successor("a", first)
+    other.join(10)
+    assert widget.vectors == {"a": first, "b": second}
+
+
+def test_a_fill_that_was_stopped_leaves_no_numbers_of_another_prompt(llama, make):
+    widget = make()
+    before = widget.dose
+    widget._do_ready()
+    widget.wait(60)
+    done, going = threading.Event(), threading.Event()
+
+    def wait(job: object) -> None:
+        going.set()
+        done.wait(10)
+
+    # What is asked waits behind other work, and is stopped there.
+    widget._start("other", wait)
+    assert going.wait(10)
+    widget.prompt = "four five"
+    widget._worker.stop()
+    done.set()
+    after = widget.dose
+    assert (before.prompt, after.prompt) == (PROMPT, "four five")
+    assert after.tokens[20][0] == llama.model.next_tokens("four five", widget._adds(0.0), k=1).token[0]
+
+
+def test_a_change_while_a_table_is_filled_is_not_taken_for_computed(make, monkeypatch):
+    widget = make()
+    publish = widget._publish
+
+    def change(**results: object) -> None:
+        publish(**results)
+        if results.get("_table") and widget.prompt == PROMPT:
+            widget.prompt = "four five"
+            widget._worker.stop()
+
+    monkeypatch.setattr(widget, "_publish", change)
+    widget._do_ready()
+    widget.wait(60)
+    assert widget._ready_result().prompt == widget.dose.prompt == "four five"
 
 
 def test_the_active_slider_computes_nothing_but_the_others_do(make):

@@ -97,9 +97,10 @@ class SteeringPlayground(PlaygroundInputs):
         # Tokens that the table has to hold besides the likeliest.
         self._extra = tuple(i for i in (inputs.get("track", -1), inputs.get("against", -1)) if i >= 0)
         self._trunk: tuple[str, str, Trunk] | None = None
-        self._dose: DoseTable | None = None
+        # Each with what was asked when it was made: it is the result for that, and for nothing else.
+        self._dose: tuple[tuple[Any, ...], DoseTable] | None = None
         self._pair: Pair | None = None
-        self._swept: SweepResult | None = None
+        self._swept: tuple[tuple[Any, ...], SweepResult] | None = None
         if isinstance(model, SteeredModel) and positions is None:
             positions = model.preset.positions
         if prompt is None:
@@ -131,9 +132,8 @@ class SteeringPlayground(PlaygroundInputs):
     def dose(self) -> DoseResponse:
         """Next-token distributions at every stop of the active vector, the others as they stand; without the band."""
         self._worker.wait()
-        if self._dose is None or self._begun != self._asked():
-            self._fill(Job("compute", self._told))
-            self._set_status(phase="done")
+        if self._dose is None or self._dose[0] != self._asked():
+            self._now("compute", self._fill)
         return self._result()
 
     @property
@@ -150,11 +150,10 @@ class SteeringPlayground(PlaygroundInputs):
             ValueError: there is no suite.
         """
         self._worker.wait()
-        if self._swept is None:
-            self._score(Job("score", self._told))
-            self._set_status(phase="done")
+        if self._swept is None or self._swept[0] != self._scored():
+            self._now("score", self._score)
         assert self._swept is not None
-        return self._swept
+        return self._swept[1]
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -164,14 +163,13 @@ class SteeringPlayground(PlaygroundInputs):
     @property
     def code(self) -> str:
         """A script that does what the widget shows."""
-        return adds_as_code(self.interventions, self.model, self.prompt, self.max_new_tokens)
+        limits = self.max_new_tokens, self.temperature, self.seed
+        return adds_as_code(self.interventions, self.model, self.prompt, *limits)
 
     def generate(self) -> Pair:
         """Continue the prompt without and with steering, now, and return both; needs no browser."""
         self._worker.stop()
-        self._worker.wait()
-        self._write(Job("generate", self._told), [self.doses[self.active]])
-        self._set_status(phase="done")
+        self._now("generate", lambda job: self._write(job, [self.doses[self.active]]))
         assert self._pair is not None
         return self._pair
 
@@ -194,9 +192,8 @@ class SteeringPlayground(PlaygroundInputs):
         chosen = self._recorded(multipliers)
         texts.afford(len(chosen), self.max_new_tokens, budget)
         self._worker.stop()
-        self._worker.wait()
-        found = self._write(Job("generate", self._told), chosen)
-        self._set_status(phase="done")
+        found: dict[float, Generation] = {}
+        self._now("generate", lambda job: found.update(self._write(job, chosen)))
         return found
 
     def _recorded(self, multipliers: Sequence[float] | None = None) -> list[float]:
@@ -204,23 +201,24 @@ class SteeringPlayground(PlaygroundInputs):
             float(m) for m in (state.sparse(self.multipliers, RECORD_STOPS) if multipliers is None else multipliers)
         ]
 
-    def _compute(self, job: Job) -> None:
-        self._fill(job)
-        self._measure(job)
+    def run(self) -> DoseResponse:
+        """Fill the slider and measure what is shown beside it, now; the result is that of `dose`."""
+        found: DoseResponse = super().run()
+        self._now("measure", self._measure)
+        return found
 
     def _result(self) -> DoseResponse:
         assert self._dose is not None
-        return self._dose.dose
+        return self._dose[1].dose
 
-    def _refresh(self) -> None:
+    def _refresh(self) -> Job:
         def work(job: Job) -> None:
-            self._fill(job)
-            self._computed = self._begun
+            self._computed = self._fill(job)
             self._measure_soon()
 
         self._begun = self._asked()
         self._worker.stop("measure", superseded=True)
-        self._start("compute", work)
+        return self._start("compute", work)
 
     def _measure_soon(self) -> None:
         # On NDIF this would be a hundred jobs that nobody asked for.
@@ -235,10 +233,10 @@ class SteeringPlayground(PlaygroundInputs):
         if self._awake and self._asked() != self._begun:
             self._refresh()
 
-    def _fill(self, job: Job) -> None:
-        """Every stop of the active vector."""
+    def _fill(self, job: Job) -> tuple[Any, ...]:
+        """Every stop of the active vector; returns what was asked."""
         with self._lock:
-            self._begun = self._asked()
+            asked = self._begun = self._asked()
             settings, stops = self._settings(), list(self.multipliers)
             before, add, after = self._around()
         job.report(0, 0, f"Filling {len(stops)} stops")
@@ -260,16 +258,17 @@ class SteeringPlayground(PlaygroundInputs):
             trunk=trunk,
         )
         job.check()
-        self._dose = table
+        self._dose = asked, table
         self._filled += 1
         packed = state.packed_table(table, settings, answer, foil, self._filled)
         self._publish(_table=packed, _null={}, _off_target={}, _code=self.code)
+        return asked
 
     def _measure(self, job: Job) -> None:
         """The null band, then unrelated prompts: for the table that is there."""
-        table, n = self._dose, self._filled
-        if table is None or self._table["settings"] != self._settings():
+        if self._dose is None or self._table["settings"] != self._settings():
             return
+        table, n = self._dose[1], self._filled
         with self._lock:
             before, add, after = self._around()
         assert self._trunk is not None
@@ -322,14 +321,14 @@ class SteeringPlayground(PlaygroundInputs):
     def _score(self, job: Job) -> None:
         """The active vector alone on the suite."""
         with self._lock:
-            suite, name, add = self.suite, self.active, self._add(self.active, 1.0)
+            asked = suite, name, add = self._scored()
         if suite is None:
             raise ValueError(
                 "there is no suite to score on; give SteeringPlayground(..., suite=sw.tasks.successors())."
             )
         result = sweep(self.model, suite, {name: add}, positions=self.positions, stop=job.stopped, progress=job.report)
         job.check()
-        self._swept = result
+        self._swept = asked, result
         self._publish(_scores=state.packed_scores(result, name))
 
     def _generate_soon(self, multipliers: Sequence[float]) -> None:
@@ -370,12 +369,13 @@ class SteeringPlayground(PlaygroundInputs):
             self._input_changed(change)
 
     def _successor(self, name: str, vector: SteeringVector | None) -> None:
-        if vector is not None:
-            self.vectors = {**self.vectors, name: vector}
+        # Several makers may have successors at once, each in its own thread.
+        with self._lock:
+            if vector is not None:
+                self.vectors = {**self.vectors, name: vector}
 
     def _new_vectors(self, change: Any = None) -> None:
         self._version += 1
-        self._swept = None
         with self.hold_sync():
             self._scores = {}
             self.doses = {name: self.doses.get(name, 1.0) for name in self.vectors}
@@ -389,7 +389,6 @@ class SteeringPlayground(PlaygroundInputs):
         self._input_changed(change)
 
     def _new_suite(self, change: Any = None) -> None:
-        self._swept = None
         tasks = [self.suite] if isinstance(self.suite, Task) else list(self.suite or ())
         self._suite = {
             "tasks": len(tasks),

@@ -70,6 +70,10 @@ class PlaygroundInputs(StudyWidget):
     def _add(self, name: str, multiplier: float) -> Add:
         return Add(self.vectors[name], multiplier, self.positions, self.space, self.error_term, self.clamp)
 
+    def _scored(self) -> tuple[TaskSuite | Task | None, str, Add]:
+        """All that scores on the suite depend on: the active vector alone, wherever it is added."""
+        return self.suite, self.active, self._add(self.active, 1.0)
+
     def _adds(self, multiplier: float) -> list[Add]:
         """The vectors that are on, in order, the active one at a multiplier."""
         before, _, after = self._around()

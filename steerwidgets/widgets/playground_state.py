@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from steerwidgets.core.hooks import HookPoint
@@ -207,8 +208,10 @@ def packed_scores(result: SweepResult, vector: str) -> dict[str, Any]:
         "held_out": summary["accuracy"],
         "unsteered": summary["unsteered"],
         "random": summary["random"],
-        "random_high": summary["random high"],
     }
+    # The best draw over all tasks, which is no mean of the best ones of each.
+    draws = np.mean([result.null(vector, str(task)) for task in by_task.index], axis=0)
+    high = [draws.max() if len(draws) else math.nan, *summary["random high"]]
     return {
         "vector": vector,
         "multipliers": [float(m) for m in by_task.columns],
@@ -216,6 +219,7 @@ def packed_scores(result: SweepResult, vector: str) -> dict[str, Any]:
         "accuracy": [finites(by_task.mean()), *(finites(row) for row in by_task.to_numpy())],
         "n": [int(summary["n"].sum()), *map(int, summary["n"])],
         **{key: finites([values.mean(), *values]) for key, values in columns.items()},
+        "random_high": finites(high),
         "finished": bool(result.about["finished"]),
     }
 
