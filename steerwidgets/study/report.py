@@ -169,7 +169,7 @@ def add_layers(page: Page, name: str, comparison: LayerComparison, histograms: i
     about, table = comparison.about, comparison.table
     figure = comparison.plot()
     figure.update_layout(
-        title=None, height=160 + 34 * len(comparison.scores), margin={"l": 70, "r": 20, "t": 20, "b": 60}
+        title=None, height=max(300, 160 + 34 * len(comparison.scores)), margin={"l": 70, "r": 20, "t": 20, "b": 60}
     )
     page.figure(figure, f"{name}: heat map of {about.get('metric', 'scores')} by pair of layers", 480)
     page.text(
@@ -178,7 +178,10 @@ def add_layers(page: Page, name: str, comparison: LayerComparison, histograms: i
         "is not above theirs (q above 0.05, Benjamini-Hochberg over all pairs).", note=True,
     )  # fmt: skip
     page.table(table, "Every pair of layers", 3)
-    for row in table.sort_values("score", ascending=False).head(histograms).itertuples():
+    # A space is like itself: that null is worth no picture beside the others.
+    others = table[table["score"] < 1 - 1e-6]
+    ranked = (others if len(others) else table).sort_values("score", ascending=False)
+    for row in ranked.head(histograms).itertuples():
         null = comparison.histogram(str(row.a), str(row.b))
         page.figure(null, f"{row.a} and {row.b}: score {row.score:.3f} beside its null, p = {row.p:.2g}")
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Okabe & Ito (2008), as in the study's other figures.
 SCORE_COLOUR, NULL_COLOUR = "#D55E00", "rgba(128,128,128,0.55)"
+GRID_COLOUR = "rgba(128,128,128,0.25)"
 SIGNIFICANT = 0.05
 # The page's own colours show through, in light and in dark.
 CLEAR = {
@@ -36,6 +37,8 @@ def null_histogram(test: NullTest, title: str = "", bins: int = 50) -> go.Figure
         xaxis_title="similarity", yaxis_title="random pairings", showlegend=False, height=320,
         margin={"l": 60, "r": 20, "t": 70, "b": 50}, **CLEAR,
     )  # fmt: skip
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(gridcolor=GRID_COLOUR, zeroline=False)
     return figure
 
 
@@ -61,13 +64,16 @@ def heat_map(comparison: LayerComparison) -> go.Figure:
             marker={"symbol": "x-thin", "size": 8, "line": {"width": 1.5, "color": "white"}},
             name=f"q above {SIGNIFICANT:g}", showlegend=False,
         )  # fmt: skip
-    models = about.get("models", ["a", "b"])
+    # The name alone: the organisation before it would not fit beside a map of few layers.
+    models = [str(name).rsplit("/", 1)[-1] for name in about.get("models", ["a", "b"])]
     words = f"{about.get('metric', '')}, {about.get('permutations', 0):,} random pairings a cell"
     figure.update_layout(
         xaxis={"title": {"text": models[1]}, "type": "category"},
         yaxis={"title": {"text": models[0]}, "type": "category"},
         title={"text": f"{words}; crosses: q above {SIGNIFICANT:g}"}, **CLEAR,
     )  # fmt: skip
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False)
     return figure
 
 
