@@ -16,6 +16,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from steerwidgets.core.sae import SAE
 
+# What a row adds to the span of others, in lengths of the row, below which it is rounding of single precision.
+DEPENDENT = 1e-6
 Method = Literal["nonnegative", "sparse", "projection", "published"]
 
 
@@ -50,7 +52,10 @@ def decompose_direction(direction: Tensor, sae: SAE, method: Method, k: int) -> 
     coefficients = torch.zeros(sae.d_sae, dtype=sae.W_dec.dtype, device=sae.W_dec.device)
     if method == "projection":
         ids = (unit_rows @ direction).abs().topk(k).indices
-        coefficients[ids] = _least_squares(sae.W_dec[ids], direction)
+        # By the SVD, on the CPU, where alone it is: these rows, unlike those of a pursuit, may be dependent.
+        columns, wanted = sae.W_dec[ids].T.double().cpu(), direction[:, None].double().cpu()
+        solution = torch.linalg.lstsq(columns, wanted, rcond=DEPENDENT, driver="gelsd").solution[:, 0]
+        coefficients[ids] = solution.to(coefficients)
     else:
         for taken, values, _ in _pursuit(direction, sae.W_dec, unit_rows, k, signed=method == "sparse"):
             # Later steps take all that earlier ones took.
@@ -77,13 +82,27 @@ def remainders(direction: Tensor, sae: SAE, method: Method, k: int) -> Tensor:
     unit_rows = _unit_rows(sae)
     if method == "projection":
         ids = (unit_rows @ direction).abs().topk(k).indices
-        # Each column of Q is what one more row adds to the span.
-        basis = torch.linalg.qr(sae.W_dec[ids].T.double()).Q
-        left = whole - (basis.T @ direction.double()).square().cumsum(0)
-        return torch.cat([torch.ones(1, dtype=torch.float64), left.cpu() / whole]).clamp(min=0)
+        explained = (_added(sae.W_dec[ids].double()) @ direction.double()).square().cumsum(0).cpu() / whole
+        return torch.cat([torch.ones(1, dtype=torch.float64), 1 - explained]).clamp(min=0)
     steps = _pursuit(direction, sae.W_dec, unit_rows, k, signed=method == "sparse")
     left = [float(residual.double().square().sum()) for _, _, residual in steps]
     return torch.tensor([whole, *left, *[left[-1] if left else whole] * (k - len(left))], dtype=torch.float64) / whole
+
+
+def _added(rows: Tensor) -> Tensor:
+    """What each row adds to the span of those before it, as unit vectors [k, d]; zero for one that adds nothing.
+
+    A QR decomposition would give an arbitrary direction there, and take it out of the rows that follow.
+    """
+    added = torch.zeros_like(rows)
+    for n, row in enumerate(rows):
+        rest = row
+        for _ in range(2):  # one pass leaves rounding errors of nearly dependent rows
+            rest = rest - (added @ rest) @ added
+        length = rest.norm()
+        if length > DEPENDENT * row.norm():
+            added[n] = rest / length
+    return added
 
 
 def _unit_rows(sae: SAE) -> Tensor:
