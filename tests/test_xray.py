@@ -12,10 +12,11 @@ from conftest import tiny_sae
 from scipy.optimize import nnls
 
 import steerwidgets as sw
-from steerwidgets.core.decompose import remainders
+from steerwidgets.core.decompose import decompose_direction, remainders
 from steerwidgets.study.recipes import NotReplayable, Replayer, source_prompts
 from steerwidgets.study.sentences import in_words
-from steerwidgets.study.xray import agreement, promotes, residual_norm
+from steerwidgets.study.xray import agreement, promotes, residual_norm, why_no_tokens
+from steerwidgets.widgets.builder_state import tokens_state
 
 A = ["one, two, three,", "four, five", "six, seven, eight, nine", "ten"]
 B = ["January, February,", "March, April", "May, June, July, August", "Sept"]
@@ -163,6 +164,23 @@ def test_remainders_after_every_number_of_features(llama, method):
     assert curve[5].item() == pytest.approx(left.item(), rel=1e-4)
 
 
+def test_rows_that_add_nothing_explain_nothing(llama):
+    """A row three times as long and a sum of two others; the rows after them still count in full."""
+    rows = llama.model.sae.W_dec[:6].clone()
+    rows[2], rows[4] = 3 * rows[0], rows[0] + rows[1]
+    sae = replace(tiny_sae(), W_dec=rows, W_enc=torch.zeros(24, 6), b_enc=torch.zeros(6), threshold=None)
+    direction = rows.sum(0) + torch.randn(24, generator=torch.Generator().manual_seed(0))
+    curve = remainders(direction, sae, "projection", 6)
+    order = (rows @ direction / rows.norm(dim=1)).abs().argsort(descending=True)
+    for k in range(1, 7):
+        taken, x = rows[order[:k]].double().numpy(), direction.double().numpy()
+        wanted = x - np.linalg.pinv(taken, rcond=1e-6) @ taken @ x
+        assert curve[k].item() == pytest.approx(wanted @ wanted / (x @ x), abs=1e-6)
+        _, decoded = decompose_direction(direction, sae, "projection", k)
+        left = (direction - decoded).double().square().sum() / direction.double().square().sum()
+        assert curve[k].item() == pytest.approx(left.item(), abs=1e-6)
+
+
 def test_remainders_that_do_not_exist_are_refused(llama):
     vector = sw.contrast(llama.model, A, B)
     with pytest.raises(ValueError, match="no number of features"):
@@ -216,13 +234,27 @@ def test_residual_norm_is_the_median_over_ordinary_tokens(llama):
     assert fixed.median > 0
 
 
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+def gemma_of_text_and_images():
+    """Gemma 3 as it is from 4B on, where the text model lies one deeper."""
+    import transformers as t
+    from conftest import tiny_config
+
+    text = tiny_config("gemma2").to_dict() | {"model_type": "gemma3_text", "layer_types": ["full_attention"] * 4}
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision |= {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    config = t.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=259)
+    return t.Gemma3ForConditionalGeneration(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "gpt2"])
 def test_promoted_tokens_against_plain_torch(kind, tokenizer):
     from conftest import tiny_module
 
-    module = tiny_module(kind)
+    module = gemma_of_text_and_images() if kind == "gemma3" else tiny_module(kind)
+    where = {"gpt2": "transformer.ln_f", "gemma3": "model.language_model.norm"}
+    norm = module.get_submodule(where.get(kind, "model.norm"))
     with torch.no_grad():
-        norm = {"gpt2": lambda: module.transformer.ln_f}.get(kind, lambda: module.model.norm)()
         # Gains that are all one would hide a gain that is forgotten.
         norm.weight.copy_(1 + 0.5 * torch.randn(24, generator=torch.Generator().manual_seed(0)))
     model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer, check=False)
@@ -230,7 +262,7 @@ def test_promoted_tokens_against_plain_torch(kind, tokenizer):
     promoted, suppressed = promotes(model, vector, 5)
     # The derivative of the logits along the direction at a stream of length sqrt(d) that the direction does not touch.
     unit = vector.direction / vector.norm
-    gain = 1 + norm.weight if kind == "gemma2" else norm.weight
+    gain = 1 + norm.weight if kind.startswith("gemma") else norm.weight
     along = unit - unit.mean() if kind == "gpt2" else unit
     logits = module.get_output_embeddings().weight @ (along * gain)
     logits = (logits - logits.mean())[: len(tokenizer)]
@@ -239,6 +271,38 @@ def test_promoted_tokens_against_plain_torch(kind, tokenizer):
     assert suppressed.id.tolist() == order.flip(0)[:5].tolist()
     np.testing.assert_allclose(promoted.logit, logits[order[:5]].detach(), rtol=1e-4)
     assert promoted.token[0] == tokenizer.decode([int(order[0])])
+
+
+def test_a_lens_without_the_final_norm_is_refused():
+    from conftest import tiny_module
+
+    from steerwidgets.engine.lens import logit_lens
+
+    module = tiny_module("llama")
+    module.model.last = module.model.norm
+    del module.model.norm
+    with pytest.raises(ValueError, match="no final norm is found in LlamaModel, among embed_tokens, layers, "):
+        logit_lens(module, torch.ones(1, 24))
+
+
+@pytest.mark.parametrize(
+    ("site", "of"),
+    [
+        ("attn.hook_z", "heads' output"),
+        ("hook_attn_out", "attention output"),
+        ("hook_mlp_out", "MLP output"),
+        ("hook_resid_mid", "residual stream"),
+    ],
+)
+def test_what_is_no_direction_of_the_stream_is_not_shown_as_one(llama, site, of):
+    vector = sw.contrast(llama.model, A, B, hook=f"blocks.1.{site}")
+    seen = sw.xray(llama.model, vector)
+    assert seen.residual.of == of
+    # The heads' outputs are as wide as the stream here, but go through a matrix before they are added to it.
+    why = why_no_tokens(llama.model, vector)
+    assert (seen.promoted is None) == (why is not None) == (site == "attn.hook_z")
+    assert why is None or "at blocks.1.attn.hook_z, before W_O" in why
+    assert tokens_state(llama.model, vector).get("why") == why
 
 
 def test_halves_of_pairs_by_hand(llama):

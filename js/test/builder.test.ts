@@ -53,7 +53,7 @@ function state(more: Record<string, unknown> = {}) {
       decompositions: [{ method: "sparse", features: 2, explained: 0.9, cosine: 0.95, norm: 3.2 }],
       curves: { sparse: packed([1, 0.4, 0.1]) },
       most: 2,
-      residual: { median: 10, tokens: 12, text: "the 2 source prompts" },
+      residual: { median: 10, tokens: 12, text: "the 2 source prompts", of: "residual stream" },
       agreement: null,
     },
     _cosines: [{ name: "o", hook: "blocks.2.hook_resid_post", product: dot(V, O), norm: norm(O) }],
@@ -163,6 +163,15 @@ describe("the view", () => {
     expect(model.get("weights")).toEqual({});
   });
 
+  it("names what the norms are of, and says why there are no tokens", async () => {
+    await show({
+      _xray: { residual: { median: 10, tokens: 12, text: "4 fixed sentences", of: "heads' output" } },
+      _tokens: { why: "The vector is at blocks.2.attn.hook_z." },
+    });
+    expect(fact("In residual norms")).toBeUndefined();
+    expect(fact("In norms of the heads' output")).toBe("0.35");
+    expect(document.querySelector('[aria-label="Tokens"]')?.textContent).toContain("at blocks.2.attn.hook_z.");
+  });
   it("says what is missing, and shows nothing of a vector that is not there", async () => {
     await show({ _made: {}, _features: {}, _xray: {}, _cosines: [], construction: "features" });
     expect(document.querySelector<HTMLElement>(".sw-build-made")?.hidden).toBe(true);

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steerwidgets.engine.layouts import layout_of
+
 
 @torch.no_grad()
 def logit_lens(module: Any, directions: Tensor) -> Tensor:
@@ -17,10 +19,19 @@ def logit_lens(module: Any, directions: Tensor) -> Tensor:
 
     Args:
         module: a Hugging Face causal language model whose weights are here.
+
+    Raises:
+        ValueError: no final norm is found, so that its gains would be left out.
     """
     head = module.get_output_embeddings().weight
-    base = getattr(module, module.base_model_prefix)
+    # It stands beside the blocks; in a model of text and images that is not the base model.
+    base = module.get_submodule(layout_of(module).blocks.rpartition(".")[0])
     norm = next((child for name, child in base.named_children() if "norm" in name.lower() or name == "ln_f"), None)
+    if norm is None:
+        raise ValueError(
+            f"no final norm is found in {type(base).__name__}, among {', '.join(dict(base.named_children()))}; the "
+            "logit lens needs one whose name has 'norm' in it, or 'ln_f'."
+        )
     weight = getattr(norm, "weight", None)
     directions = directions.to(head)
     if isinstance(norm, nn.LayerNorm):

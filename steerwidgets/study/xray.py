@@ -27,17 +27,20 @@ PUBLISHED: Method = "published"
 LONGEST = 64
 # More source prompts than these tell no more about the length of the stream.
 PROMPTS = 64
+# What stands at the sites that are not the residual stream.
+_OTHERS = {"attn.hook_z": "heads' output", "hook_attn_out": "attention output", "hook_mlp_out": "MLP output"}
 SPLITS = 100
 TOKENS = 64
 
 
 @dataclass(frozen=True)
 class ResidualNorm:
-    """Median length of the residual stream over ordinary tokens (no attention sinks), and on which text it rests."""
+    """Median length over ordinary tokens (no attention sinks), of what, and on which text it rests."""
 
     median: float
     tokens: int
     text: str
+    of: str = "residual stream"
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class Xray:
         decompositions: method, features, explained, cosine, norm; at `k` features each, "published" as it comes, and
             "own" for the coefficients that the vector has.
         remainders: by method, the share of |v|² left after 0 .. features, float64.
-        promoted, suppressed: token and logit (of the unit direction, centred), largest first; None where the weights
-            are not on this machine.
+        residual: of the residual stream; for a vector at another site, of what stands there (`residual.of`).
+        promoted, suppressed: token and logit (of the unit direction, centred), largest first; None where there are
+            none (`why_no_tokens`).
         cosines: with other vectors, by name.
     """
 
@@ -83,12 +87,12 @@ class Xray:
 
     @property
     def norm_ratio(self) -> float:
-        """The vector's norm, in median residual norms."""
+        """The vector's norm, in median norms of `residual.of` at its hook point."""
         return self.vector.norm / self.residual.median
 
     def __repr__(self) -> str:
         made = "no features" if self.written is None else f"{len(self.table)} features"
-        return f"Xray({self.vector.name!r}, {made}, norm {self.norm_ratio:.2f} of the residual's)"
+        return f"Xray({self.vector.name!r}, {made}, norm {self.norm_ratio:.2f} of the {self.residual.of}'s)"
 
 
 def xray(
@@ -151,6 +155,17 @@ def why_no_features(model: SteeredModel, vector: SteeringVector) -> str | None:
     return None
 
 
+def why_no_tokens(model: SteeredModel, vector: SteeringVector) -> str | None:
+    """Why the logit lens says nothing of a vector, in words; None if it does."""
+    if HookPoint.parse(vector.hook).site == "attn.hook_z":
+        return f"The vector is at {vector.hook}, before W_O, so it is no direction of the residual stream."
+    if model.traces.remote is True:
+        return "The logit lens needs the model's weights, which are not on this machine."
+    if vector.norm == 0:
+        return "The vector is zero."
+    return None
+
+
 def decompositions(model: SteeredModel, vector: SteeringVector, k: int) -> dict[Method, SteeringVector]:
     """The vector decomposed in every way, without the remainders; `k` is lowered where the model is smaller."""
     k = _most(model, k)
@@ -158,9 +173,9 @@ def decompositions(model: SteeredModel, vector: SteeringVector, k: int) -> dict[
 
 
 def residual_norm(model: SteeredModel, hook: HookPoint, prompts: Sequence[str] = ()) -> ResidualNorm:
-    """Median length of the residual stream at a hook point, over the prompts' tokens but attention sinks.
+    """Median length of the residual stream, or of what else stands at a hook point.
 
-    Without prompts four fixed sentences are read (`HEALTH_TEXT`).
+    Over the prompts' tokens but attention sinks. Without prompts four fixed sentences are read (`HEALTH_TEXT`).
     """
     chosen = list(prompts[:PROMPTS]) or list(HEALTH_TEXT)
     text = f"the {len(chosen)} source prompts" if prompts else f"{len(chosen)} fixed sentences"
@@ -174,15 +189,15 @@ def residual_norm(model: SteeredModel, hook: HookPoint, prompts: Sequence[str] =
     if not len(found):
         # Prompts of one token are all sink.
         return residual_norm(model, hook)
-    return ResidualNorm(float(found.quantile(0.5)), len(found), text)
+    return ResidualNorm(float(found.quantile(0.5)), len(found), text, _OTHERS.get(hook.site, "residual stream"))
 
 
 def promotes(model: SteeredModel, vector: SteeringVector, n: int = 10) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """The tokens that the unit direction promotes and suppresses most, by the logit lens; None on NDIF.
+    """The tokens that the unit direction promotes and suppresses most, by the logit lens; None: see `why_no_tokens`.
 
     In early and middle layers the lens says little: the blocks above rewrite the stream.
     """
-    if model.traces.remote is True or vector.norm == 0:
+    if why_no_tokens(model, vector) is not None:
         return None
     unit = vector.direction / vector.norm
     # An embedding may be padded beyond the vocabulary.

@@ -12,7 +12,7 @@ from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.code import as_code
 from steerwidgets.study.sentences import in_words
-from steerwidgets.study.xray import METHODS, Xray, promotes, why_no_features
+from steerwidgets.study.xray import METHODS, Xray, promotes, why_no_features, why_no_tokens
 from steerwidgets.widgets.state import finite, finites, packed
 
 # Features that have a slider; the table of products grows with their square.
@@ -114,7 +114,7 @@ def tokens_state(model: SteeredModel, vector: SteeringVector) -> dict[str, Any]:
     """Tokens that the vector promotes and suppresses, and where in the model it stands."""
     found = promotes(model, vector)
     if found is None:
-        return {}
+        return {"why": why_no_tokens(model, vector)}
     promoted, suppressed = (
         {"tokens": table.token.tolist(), "logits": finites(table.logit.tolist())} for table in found
     )

@@ -5,18 +5,17 @@ import type { Host } from "../host";
 import type { State } from "./state";
 import type { Store } from "./weights";
 
+const STREAM = "residual stream";
+
 export function numberPanel(host: Host<State>, store: Store): HTMLElement {
   const fact = (name: string, tip: string) => {
     const value = h("dd");
     const note = h("dd", { class: "sw-soft" });
     const term = h("dt", { title: tip }, name);
-    return { value, note, nodes: [term, value, note] };
+    return { term, value, note, nodes: [term, value, note] };
   };
   const norm = fact("Norm", "Euclidean length of the direction");
-  const ratio = fact(
-    "In residual norms",
-    "The vector's norm, in median norms of the residual stream at its hook point",
-  );
+  const ratio = fact("In residual norms", "");
   const cosine = fact("Cosine with the unweighed", "With the vector as it was before its features were weighed");
   const halves = fact("Halves agree", "Cosine between the vectors that two random halves of the source prompts give");
   const facts = h("dl", { class: "sw-build-facts" }, ...[norm, ratio, cosine, halves].flatMap(({ nodes }) => nodes));
@@ -41,6 +40,9 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
   };
   host.watch(["_xray", "_cosines", "_made"], () => {
     const { residual, agreement } = host.get("_xray");
+    const of = residual?.of ?? STREAM;
+    setText(ratio.term, of === STREAM ? "In residual norms" : `In norms of the ${of}`);
+    ratio.term.title = `The vector's norm, in median norms of the ${of} at its hook point`;
     setText(
       ratio.note,
       residual ? `median ${number(residual.median, 1)} over ${residual.tokens} tokens of ${residual.text}` : "",

@@ -47,7 +47,7 @@ export interface Xray {
   decompositions?: Decomposition[];
   curves?: Partial<Record<Method, Packed>>;
   most?: number;
-  residual?: { median: number; tokens: number; text: string };
+  residual?: { median: number; tokens: number; text: string; of: string };
   agreement?: { median: number; low: number; high: number; splits: number } | null;
 }
 
@@ -59,6 +59,8 @@ export interface Other {
 }
 
 export interface Tokens {
+  /** Why there are none. */
+  why?: string;
   promoted?: { tokens: string[]; logits: (number | null)[] };
   suppressed?: { tokens: string[]; logits: (number | null)[] };
   block?: number;

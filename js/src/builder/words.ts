@@ -25,7 +25,7 @@ export function tokenPanel(host: Host<State>): HTMLElement {
         ? `Logit lens of the unit direction after block ${block} of ${blocks}: final norm's weight and unembedding. ${
             block < 0.75 * blocks ? "This early the blocks above rewrite the stream, so it says little." : ""
           }`
-        : "The weights are not on this machine, or the vector is zero.",
+        : (tokens.why ?? ""),
     );
   });
   return h(
