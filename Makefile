@@ -23,14 +23,17 @@ test: $(VENV)/.ready-dev .test-peers/.ready browser lint js-check js-test js-fre
 	$(BIN)/python -m pytest $(PYTEST)
 
 # Every operation here against a real NDIF server on loopback, without a GPU. The server has an environment of its own
-# (Python 3.12, 5.5 GB), made once; everything that is started is stopped.
+# (Python 3.12, 5.5 GB), made once. Everything runs in a network of its own, which has nothing but loopback (Ray would
+# listen to all the world), and in a process namespace of its own, which ends with all that is in it.
 NDIF_ENV ?= .ndif-env
 NDIF_LOOPBACK := HF_HUB_OFFLINE=0 HF_ENDPOINT=http://127.0.0.1:8111 NDIF_HOST=http://127.0.0.1:8001 \
 	HF_HUB_DISABLE_XET=1 HF_HUB_DISABLE_TELEMETRY=1 HF_HOME=$(abspath $(NDIF_ENV))/hub
+ALONE := $(if $(filter 0,$(shell id -u)),,--map-root-user) --net --pid --fork --mount-proc --kill-child
 
 test-ndif: $(VENV)/.ready-dev $(NDIF_ENV)/.ready
 	command -v redis-server > /dev/null || { apt-get update -qq && apt-get install -y -qq redis-server > /dev/null; }
-	$(NDIF_LOOPBACK) NDIF_ENV=$(abspath $(NDIF_ENV)) $(BIN)/python -m pytest tests/ndif/real.py $(PYTEST)
+	unshare $(ALONE) sh -c 'ip link set lo up && $(NDIF_LOOPBACK) NDIF_ENV=$(abspath $(NDIF_ENV)) \
+		$(BIN)/python -m pytest tests/ndif/real.py $(PYTEST)'
 
 $(NDIF_ENV)/.ready:
 	test -d $(NDIF_ENV) || python3.12 -m venv $(NDIF_ENV)

@@ -250,7 +250,7 @@ class Waiting(RemoteBackend):
         if not self.api_key and host not in LOOPBACK:
             raise RemoteJobError(
                 "NDIF needs a key: set the environment variable NDIF_API_KEY, a Colab secret of that name, or run "
-                "nnsight.login() once. Keys are free at login.ndif.us."
+                "nnsight.login() once. Keys come from login.ndif.us."
             )
         if self.host in _checked:
             return

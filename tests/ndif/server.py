@@ -3,7 +3,8 @@
     python tests/ndif/server.py FOLDER     # up until Ctrl-C
 
 Its environment is its own (`NDIF_ENV`, Python 3.12, made by `make test-ndif`). Every part runs in a process group of
-its own: `ndif start api` forks a dispatcher that outlives it, so groups are stopped, not processes.
+its own: `ndif start api` forks a dispatcher that outlives it, so groups are stopped, not processes. Parts of Ray rename
+themselves and listen to more than loopback: run it under `unshare`, as the Makefile does.
 """
 
 from __future__ import annotations
@@ -184,6 +185,9 @@ if __name__ == "__main__":
     if not (scratch / "model").exists():
         save_model(scratch / "model")
     server = Server(scratch / "model", scratch, Path(os.environ["NDIF_ENV"]))
+    # A shell's background job ignores Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         server.start()
         sys.stdout.write(f"up: NDIF_HOST=http://127.0.0.1:{API} HF_ENDPOINT=http://127.0.0.1:{HUB}\n")
