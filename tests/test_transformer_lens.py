@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,6 +177,39 @@ def test_a_hooked_transformer_is_taken_by_its_name(tokenizer, monkeypatch):
     theirs.blocks[2].mlp.W_out.data *= 3
     with pytest.raises(ValueError, match=r"predicts otherwise than 'gpt2' .*its weights were changed"):
         sw.load(theirs, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_taken_for_what_it_is(dtype, monkeypatch):
+    """Two implementations round otherwise, so a difference does not say that weights were changed."""
+    import transformers
+
+    from steerwidgets.engine.transformer_lens import hooked_transformer, unwrapped
+
+    module = module_of(configs()["gpt2"])
+    with torch.no_grad():
+        module.transformer.ln_f.weight.mul_(10)  # logits as large as those of trained models
+    module = module.to(dtype)
+    theirs = hooked_transformer(module)
+    theirs.cfg.model_name = "gpt2"
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **options: module.to(options["dtype"])
+    )
+    with pytest.warns(UserWarning, match=r"Rounding in b?float16 can do that alone, so whether .* is not known"):
+        assert unwrapped(theirs) is module
+
+
+def test_the_module_is_put_where_theirs_is(monkeypatch):
+    import transformers
+
+    from steerwidgets.engine.transformer_lens import _of_hooked
+
+    monkeypatch.setattr(
+        transformers.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: module_of(configs()["gpt2"])
+    )
+    theirs = torch.nn.Linear(1, 1, device="meta")
+    theirs.cfg = SimpleNamespace(model_name="gpt2")
+    assert _of_hooked(theirs).device.type == "meta"
 
 
 def test_gemma_3_of_text_and_images(tokenizer):
