@@ -157,7 +157,7 @@ def test_an_observer_of_results_may_ask_for_them(widget):
 
 
 def test_running_by_hand_is_stopped_like_any_work(widget):
-    """`run` goes the way of all work: Stop ends it, an input of the browser takes its place, errors leave no spinner."""
+    """`run` goes the way of all work: Stop ends it, and errors leave no spinner."""
     widget.gate.clear()
     threading.Timer(0.1, lambda: told(widget, do="stop")).start()
     with pytest.raises(Stopped, match="stopped before it was done"):

@@ -93,7 +93,7 @@ def saes(query: str = "", layer: int | None = None) -> pd.DataFrame:
     if layer is not None:
         layers = sorted(int(n) for n in found.loc[keep, "layer"].dropna().unique())
         if layer not in layers:
-            raise ValueError(f"there is none for layer {layer} among the SAEs of {query!r}; they are for layers {layers}.")
+            raise ValueError(f"no SAE of {query!r} is for layer {layer}; they are for layers {layers}.")
         keep &= (found["layer"] == layer).fillna(False)
     return found[keep].reset_index(drop=True)
 
