@@ -394,10 +394,14 @@ def test_table_and_map_select_together_and_the_vector_is_of_the_selection(open_o
     shown.until(lambda: widget._vector["selected"] == [first, second], WAIT)
     shown.settle()
     assert set(widget.vector.features) <= {first, second}
+    assert widget.vector.name.endswith(", chosen features")
     assert "made before" not in page.locator(".fc-vector").inner_text()
+    sent = page.locator(".fc-selection [role=status]")
+    assert sent.inner_text().startswith("Sent:")
     page.get_by_role("button", name="Clear").click()
     shown.settle()
     assert widget.selected == [] and "made before" in page.locator(".fc-vector").inner_text()
+    assert sent.inner_text() == ""
 
 
 def test_the_map_is_walked_and_selected_by_keyboard(open_one):

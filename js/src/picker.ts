@@ -8,6 +8,7 @@ import { greedyPanel } from "./picker/greedy";
 import { type Measure, measurePanel } from "./picker/measure";
 import { sourcePanel } from "./picker/source";
 import { alike, droppedOf, kept, type PickerHost, right, type State } from "./picker/state";
+import { shorter } from "./ui/shorter";
 import { statusBar } from "./ui/status";
 
 export default widget<State>("AblationPicker", (root, host) => {
@@ -39,26 +40,36 @@ export default widget<State>("AblationPicker", (root, host) => {
   });
 });
 
-/** One line: what is left of the vector, and of what it does. */
+const FACTS = {
+  Kept: "Features that stay in the vector",
+  Norm: "Length of what is left, of the full vector's",
+  "Cosine to the full vector": "1 where it still points the way it did before the drops, 0 where it is at right angles",
+  "Right answers":
+    "Prompts whose likeliest next token is the expected one: with the full vector, after the drops, and unsteered",
+};
+
+/** What is left of the vector, and of what it does. */
 function facts(host: PickerHost): HTMLElement {
-  const values = new Map(
-    ["Kept", "Norm", "Cosine to the full vector", "Right answers"].map((name) => [name, h("dd")] as const),
-  );
+  const values = new Map(Object.entries(FACTS).map(([name]) => [name, h("dd")] as const));
   const list = h(
     "dl",
     { class: "sw-facts" },
-    ...[...values].map(([name, value]) => h("div", null, h("dt", null, name), value)),
+    ...Object.entries(FACTS).map(([name, title]) => h("div", { title }, h("dt", null, name), values.get(name))),
   );
+  const hint = h("p", { class: "sw-picker-note sw-picker-hint", "aria-live": "polite" });
+  const element = h("div", null, list, hint);
   const say = (name: string, text: string) => setText(values.get(name) as HTMLElement, text);
   host.watch(["_features", "_geometry", "dropped_ids", "_answers"], () => {
     const features = host.get("_features");
-    list.hidden = !features;
+    element.hidden = !features;
     if (!features) return;
     const dropped = droppedOf(host);
     const n = features.ids.length;
     const left = kept(features, host.get("_geometry"), dropped);
     say("Kept", `${n - dropped.size} of ${n} features`);
     say("Norm", left ? `${(100 * left.norm).toFixed(0)} %` : "–");
+    const short = shorter(left?.norm);
+    setText(hint, short && `Norm: ${short}.`);
     say("Cosine to the full vector", left ? number(left.cosine, 3) : "–");
     const answers = host.get("_answers");
     const place = values.get("Right answers")?.parentElement;
@@ -68,5 +79,5 @@ function facts(host: PickerHost): HTMLElement {
     const after = answers.after && alike(answers.dropped, [...dropped]) ? right(answers.after) : "…";
     say("Right answers", `${right(answers.full)} → ${after} of ${total} (unsteered ${right(answers.unsteered)})`);
   });
-  return list;
+  return element;
 }

@@ -172,6 +172,21 @@ describe("the view", () => {
     expect(fact("In norms of the heads' output")).toBe("0.35");
     expect(document.querySelector('[aria-label="Tokens"]')?.textContent).toContain("at blocks.2.attn.hook_z.");
   });
+  it("takes a number of features under own coefficients as asking for Sparse", async () => {
+    const model = await show({ decomposition: "own", _made: { ...state()._made, method: "own", full: 2 * norm(V) } });
+    expect(document.querySelector(".sw-build-facts")?.textContent).toContain("about ×2.0");
+    const k = document.querySelector<HTMLInputElement>('input[max="2"]:not(.sw-build-feature input)');
+    if (!k) throw new Error("no slider");
+    expect(k.disabled).toBe(false);
+    k.value = "1";
+    k.dispatchEvent(new Event("change"));
+    expect([model.get("k"), model.get("decomposition")]).toEqual([1, "sparse"]);
+    model.set("decomposition", "nonnegative");
+    k.value = "2";
+    k.dispatchEvent(new Event("change"));
+    expect([model.get("k"), model.get("decomposition")]).toEqual([2, "nonnegative"]);
+  });
+
   it("says what is missing, and shows nothing of a vector that is not there", async () => {
     await show({ _made: {}, _features: {}, _xray: {}, _cosines: [], construction: "features" });
     expect(document.querySelector<HTMLElement>(".sw-build-made")?.hidden).toBe(true);

@@ -3,6 +3,7 @@ import { FrozenModel } from "../src/frozen";
 import type { Packed } from "../src/host";
 import picker from "../src/picker";
 import { alike, kept, signed } from "../src/picker/state";
+import { shorter } from "../src/ui/shorter";
 
 const pack = (values: number[], shape = [values.length]): Packed => ({
   view: new DataView(new Float32Array(values).buffer),
@@ -151,6 +152,42 @@ test("measuring asks with what is found; positions that no menu has are shown", 
   expect(positions?.value).toBe("[1,2]");
   button("Measure effects")?.click();
   expect(model.sent.at(-1)).toMatchObject({ do: "measure" });
+});
+
+test("of many features the largest are offered first, however the table is sorted", async () => {
+  mount();
+  const ids = Array.from({ length: 40 }, (_, n) => 100 + n);
+  model.set("_features", {
+    ids,
+    labels: ids.map(String),
+    flags: ids.map(() => []),
+    density: ids.map(() => null),
+    tokens: ids.map(() => []),
+    coefficients: pack(ids.map((_, n) => 40 - n)),
+    shares: pack(ids.map(() => 1 / 40)),
+  });
+  await vi.advanceTimersByTimeAsync(50);
+  [...el.querySelectorAll<HTMLElement>(".sw-grid th button")].find((e) => e.textContent?.includes("Label"))?.click();
+  expect(text(".sw-picker-measure")).toContain("30 variants × 2 prompts = 60 cells, about 30 s");
+  button("Measure the 30 largest")?.click();
+  expect(model.sent.at(-1)).toMatchObject({ do: "measure", ids: ids.slice(0, 30) });
+  button("All 40, about 40 s")?.click();
+  expect(model.sent.at(-1)).not.toHaveProperty("ids");
+});
+
+test("the sign of an effect, and what a short vector asks for, are said in sight", async () => {
+  mount();
+  expect(text(".sw-grid thead")).toContain("Effect of dropping");
+  expect(el.textContent).toContain("Below zero: the vector needs it; above zero: dropping it helps.");
+  expect(text(".sw-picker-hint")).toBe("");
+  model.set("dropped_ids", [9]);
+  await vi.advanceTimersByTimeAsync(50);
+  // (2, 0) is left of (2, 4).
+  expect(text(".sw-picker-hint")).toContain("about ×2.2");
+  model.set("by", "kl");
+  await vi.advanceTimersByTimeAsync(50);
+  expect(el.textContent).not.toContain("Below zero");
+  expect([null, 0, 0.8, 1.2].map(shorter)).toEqual(["", "", "", ""]);
 });
 
 test("without a model, what needs one is off and says why", () => {

@@ -100,6 +100,7 @@ def made_state(
     return {
         "name": made.name,
         "hook": str(made.hook),
+        "full": start.norm,
         "norm": written.norm,
         "method": ("own" if has_own else "sparse") if decomposition == "own" else decomposition,
         "why": why_no_features(model, start),

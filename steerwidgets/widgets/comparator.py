@@ -193,13 +193,14 @@ class FeatureComparator(StudyWidget):
         paired = len(a) == len(b)
         vector = contrast(self.model, a, b, "sae", read=comparison.read, paired=paired, name=name)
         if selected:
-            kept = len(vector.keep(selected).features)
-            if not kept:
+            kept = vector.keep(selected)
+            if not kept.features:
                 raise _NoneDiffers(
                     "none of the selected features differs between the two sets, so there is no vector of them; "
                     "select others, or clear the selection for a vector of all."
                 )
-            vector = replace(vector.keep(selected), name=f"{vector.name}, {kept} feature{'s' * (kept > 1)}")
+            # No count: whoever drops some of them further on would carry a wrong one.
+            vector = replace(kept, name=f"{vector.name}, chosen features")
         self._make("vector", vector)
         self._publish(
             _vector={

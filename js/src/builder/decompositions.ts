@@ -13,6 +13,15 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
   const off = !host.live;
   const offTip = off ? "Recorded: another decomposition needs the model" : null;
   const group = uid();
+  const method = () => {
+    const asked = host.get("decomposition");
+    return asked === "own" ? host.get("_made").method : asked;
+  };
+  const choosable = () => !["own", "published"].includes(method() ?? "own");
+  /** By the slider or on the chart: a number of features asks for a way of writing that has one. */
+  function pick(k: number): void {
+    host.set(choosable() ? { k } : { k, decomposition: "sparse" });
+  }
   const body = h("tbody");
   const table = h(
     "table",
@@ -47,10 +56,10 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
     step: 1,
     value: host.get("k"),
     onInput: (value) => curves.mark(value),
-    onCommit: (value) => host.set({ k: value }),
+    onCommit: pick,
   });
   k.input.disabled = off;
-  if (offTip) k.input.title = offTip;
+  k.input.title = offTip ?? "Own coefficients have no number to choose: there it changes to Sparse";
   const keep = h("input", { type: "checkbox", disabled: off, title: offTip });
   keep.addEventListener("change", () => host.set({ remainder: keep.checked }));
   const curves = chart({
@@ -58,7 +67,7 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
     signal: host.signal,
     height: 150,
     formatX: String,
-    ...(off ? {} : { onPick: (at: number) => host.set({ k: Math.max(1, at) }) }),
+    ...(off ? {} : { onPick: (at: number) => pick(Math.max(1, at)) }),
   });
   const why = h("p", { class: "sw-soft" });
   const keepRow = h(
@@ -77,7 +86,7 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
   host.watch(["_xray", "_made", "decomposition", "k", "remainder"], () => {
     const { decompositions = [], curves: found = {}, most = 64 } = host.get("_xray");
     const made = host.get("_made");
-    const now = made.method;
+    const now = method();
     shown.hidden = !decompositions.length;
     why.hidden = !!decompositions.length;
     setText(why, made.why ?? "");
@@ -114,8 +123,6 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
     );
     k.input.max = String(most);
     k.show(Math.min(most, host.get("k")));
-    const choosable = now !== "own" && now !== "published";
-    k.input.disabled = off || !choosable;
     keep.checked = host.get("remainder");
     keep.disabled = off || now === "own";
     const lines = (Object.entries(found) as [Method, Parameters<typeof unpack>[0]][]).map(([method, packed]) => {
@@ -128,7 +135,7 @@ export function decompositionPanel(host: Host<State>): HTMLElement {
       format: percent,
       read: (at) => `With ${at}: ${lines.map(({ name, y }) => `${percent(y[at])} ${name.toLowerCase()}`).join(", ")}`,
     });
-    curves.mark(choosable ? Math.min(most, host.get("k")) : null);
+    curves.mark(choosable() ? Math.min(most, host.get("k")) : null);
   });
   return h("div", { class: "sw-stack" }, why, shown);
 }

@@ -50,9 +50,9 @@ export function featurePanel(host: Host<State>, store: Store): HTMLElement {
       {
         class: "number",
         title:
-          "The part's projection on the vector, in lengths of the vector: shares and the remainder add up to 100 %",
+          "Share of the vector's norm that this part explains: its projection on the vector. With the remainder they add up to 100 %",
       },
-      "share",
+      "explains",
     ),
     ...Object.entries({ sparse: "sparse", "non-negative": "non-neg.", projection: "proj." }).map(([name, short]) =>
       h("span", { class: "number wide", title: `Coefficient in the ${name} decomposition` }, short),

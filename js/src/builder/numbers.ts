@@ -2,6 +2,7 @@
 
 import { h, number, setText } from "../dom";
 import type { Host } from "../host";
+import { shorter } from "../ui/shorter";
 import type { State } from "./state";
 import type { Store } from "./weights";
 
@@ -26,7 +27,9 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
   const paint = () => {
     const now = store.numbers();
     const residual = host.get("_xray").residual;
+    const { full = 0 } = host.get("_made");
     setText(norm.value, number(now?.norm, 1));
+    setText(norm.note, shorter(now && full ? now.norm / full : null));
     setText(ratio.value, residual && now ? number(now.norm / residual.median) : "–");
     setText(cosine.value, number(now?.cosine, 3));
     for (const node of cosine.nodes) node.hidden = !host.get("_features").total;

@@ -70,7 +70,8 @@ export interface Tokens {
 export interface Made {
   name?: string;
   hook?: string;
-  /** Before weighing. */
+  /** Before it was written in features, and before these were weighed. */
+  full?: number;
   norm?: number;
   method?: Method;
   /** Why the vector cannot be written in features. */

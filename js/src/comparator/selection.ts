@@ -17,10 +17,20 @@ export function selectionBar(host: ComparatorHost, view: View): HTMLElement {
       class: "primary",
       disabled: !host.live,
       title: host.live ? null : NEEDS_MODEL,
-      on: { click: () => host.command("vector") },
+      on: { click: sendNow },
     },
     "Send to vector",
   );
+
+  const sent = h("span", { class: "sw-soft fc-sent", role: "status" });
+  /** What the sets and the selection were when the vector was last sent from here. */
+  let asked = "";
+  const key = () => JSON.stringify([view.shown()?.table.run, host.get("selected")]);
+  function sendNow(): void {
+    asked = key();
+    host.command("vector");
+    paint();
+  }
 
   function paint(): void {
     const selected = host.get("selected");
@@ -36,11 +46,14 @@ export function selectionBar(host: ComparatorHost, view: View): HTMLElement {
         : `No feature selected: the vector takes all ${rows?.size ?? ""}`,
     );
     const made = host.get("_vector") as Partial<Made>;
-    const now = made.run === view.shown()?.table.run && JSON.stringify(made.selected) === JSON.stringify(selected);
+    const now = JSON.stringify([made.run, made.selected]) === key();
     send.classList.toggle("primary", !now);
+    setText(sent, now && asked === key() ? "Sent: widgets that were given this vector have it now." : "");
     vector.hidden = made.name === undefined;
     if (made.name === undefined) return;
-    const about = `${plural(made.features ?? 0, "feature")}, norm ${number(made.norm, 1)}`;
+    // Beside the selection the same count would stand twice.
+    const told = now && made.features === (some ? selected.length : rows?.size);
+    const about = `${told ? "" : `${plural(made.features ?? 0, "feature")}, `}norm ${number(made.norm, 1)}`;
     vector.replaceChildren(
       h("span", { class: "sw-soft" }, "Vector "),
       h("strong", { title: made.name }, made.name),
@@ -66,6 +79,7 @@ export function selectionBar(host: ComparatorHost, view: View): HTMLElement {
     { class: "fc-selection", "aria-label": "Selection" },
     h("div", { class: "sw-row" }, what, copy, clear),
     h("div", { class: "sw-row fc-end" }, vector, send),
+    sent,
   );
 }
 

@@ -60,7 +60,7 @@ export function answerTable(host: PickerHost): HTMLElement {
       h(
         "tr",
         null,
-        h("th", { scope: "row" }, "Right"),
+        h("th", { scope: "row", title: "Prompts whose likeliest next token is the expected one" }, "Right"),
         h("td"),
         ...columns.map(([, said]) => h("td", null, said ? `${right(said)} of ${prompts.length}` : "")),
       ),

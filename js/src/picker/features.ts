@@ -3,7 +3,7 @@
 import { h, number, setText, svg } from "../dom";
 import { type Column, grid } from "../ui/grid";
 import { shown } from "../ui/tokens";
-import { droppedOf, type Effect, effectsOf, type PickerHost, type Row, right, rowsOf, signed } from "./state";
+import { type By, droppedOf, type Effect, effectsOf, type PickerHost, type Row, right, rowsOf, signed } from "./state";
 
 export interface FeatureTable {
   element: HTMLElement;
@@ -15,6 +15,13 @@ export interface FeatureTable {
 
 /** A rule that is not Python's: what is dropped now. */
 const DROPPED = "dropped";
+
+const NEEDED = "Below zero: the vector needs it; above zero: dropping it helps.";
+const SIGN: Record<By, string> = {
+  logit_diff: NEEDED,
+  p_answer: NEEDED,
+  kl: "Effect of dropping: how far it moves the next token's distribution.",
+};
 
 export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () => void): FeatureTable {
   let rows: Row[] = [];
@@ -66,7 +73,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     {
       key: "share",
       title: "Share",
-      tip: "Of the squared coefficients",
+      tip: "Of the sum of squared coefficients",
       kind: "number",
       from: 560,
       value: (row) => rows[row]?.share ?? null,
@@ -74,8 +81,8 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     },
     {
       key: "effect",
-      title: "Effect",
-      tip: "Of dropping this feature alone: below zero the vector needs it",
+      title: "Effect of dropping",
+      tip: "What dropping this feature alone does to the score, mean over the prompts",
       kind: "number",
       value: (row) => Math.abs(effectOf(row) ?? Number.NaN),
       cell: (row) => bar(effectOf(row), largest),
@@ -131,6 +138,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     onFound: () => found(),
   });
   const detail = h("p", { class: "sw-picker-detail" });
+  const sign = h("p", { class: "sw-picker-sign" });
   const warning = h("p", { class: "sw-picker-note" });
 
   function labelled(row: Row | undefined): Node {
@@ -147,7 +155,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   function describe(id: number | null): void {
     const row = rows.find((each) => each.id === id);
     if (!row) {
-      setText(detail, `Point at a feature for its tokens, and its effect prompt by prompt. ${legend()}`);
+      setText(detail, "Point at a feature for its tokens, and its effect prompt by prompt.");
       detail.title = "";
       return;
     }
@@ -163,12 +171,6 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
       detail.title = effect.byPrompt.map((value, n) => `${prompts[n] ?? n}: ${signed(value)}`).join("\n");
     } else detail.title = "";
     detail.replaceChildren(...parts);
-  }
-
-  function legend(): string {
-    if (!effects.size) return "";
-    if (host.get("_effects")?.by === "kl") return "Effect: how far dropping it moves the next token's distribution.";
-    return "Effect: to the left, blue, dropping it hurts these prompts; to the right, orange, it helps.";
   }
 
   function found(): void {
@@ -237,10 +239,11 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   });
   host.watch(["dropped_ids", "_rules"], paint);
   host.watch(["_answers"], warn);
+  host.watch(["by", "_effects"], () => setText(sign, SIGN[host.get("_effects")?.by ?? host.get("by")]));
 
   return {
     drop,
-    element: h("section", { class: "sw-stack", "aria-label": "Features" }, table.element, detail, warning),
+    element: h("section", { class: "sw-stack", "aria-label": "Features" }, table.element, sign, detail, warning),
     found: () => {
       const ids = table.found();
       return { ids, filtered: ids.length < rows.length };

@@ -10,6 +10,14 @@ const POSITIONS: [string, string][] = [
   ["all_but_first", "all but the first"],
 ];
 
+/** Measuring hundreds takes minutes; the largest coefficients come first. */
+const FIRST = 30;
+
+const TIPS = {
+  at: "The tokens of the prompt whose activations the vector is added to",
+  on: "Logit difference: logit of the answer minus that of the foil, which is what the model says without steering. KL divergence: how far the next token's distribution moves, without a sign.",
+};
+
 export interface Measure {
   element: HTMLElement;
   refresh(): void;
@@ -28,6 +36,7 @@ export function measurePanel(
     ...Object.entries(SCORES).map(([value, title]) => h("option", { value }, title)),
   ) as HTMLSelectElement;
   const go = h("button", { type: "button", class: "primary" }, "Measure effects");
+  const all = h("button", { type: "button", on: { click: () => host.command("measure") } });
   const stop = h("button", { type: "button", on: { click: () => host.command("stop") } }, "Stop");
   const bar = h("progress", { max: "1", "aria-label": "measured" });
   const cost = h("span", { class: "sw-soft" });
@@ -51,29 +60,41 @@ export function measurePanel(
   // On the way to a button: what is measured is what one reads.
   prompts.addEventListener("change", commit);
   go.addEventListener("click", () => {
-    const { ids, filtered } = found();
-    host.command("measure", filtered ? { ids } : {});
+    const { ids, some } = offered();
+    host.command("measure", some ? { ids } : {});
   });
 
-  function refresh(): void {
+  /** What the first button measures: what is found, or the largest of many, or all. */
+  function offered(): { ids: number[]; some: boolean; title: string } {
     const { ids, filtered } = found();
+    if (filtered) return { ids, some: true, title: `Measure ${ids.length} found` };
+    // Python lists the largest coefficient first, however the table is sorted.
+    const largest = host.get("_features")?.ids.slice(0, FIRST) ?? [];
+    if (largest.length < ids.length) return { ids: largest, some: true, title: `Measure the ${FIRST} largest` };
+    return { ids, some: false, title: "Measure effects" };
+  }
+
+  function refresh(): void {
+    const { ids, some, title } = offered();
     const known = host.get("_cost");
     const status = host.get("_status");
     const busy = status.phase === "running" || status.phase === "queued";
     const n = known?.prompts ?? 0;
-    setText(go, filtered ? `Measure ${ids.length} found` : "Measure effects");
+    const total = host.get("_features")?.ids.length ?? 0;
+    const time = (cells: number) => `about ${duration(Math.max(1, cells * (known?.seconds ?? 0)))}`;
+    setText(go, title);
+    setText(all, `All ${total}${known ? `, ${time(total * n)}` : ""}`);
+    all.hidden = !some || total <= FIRST;
     go.disabled = !host.live || busy || !known || !ids.length;
-    go.title = host.live ? "" : "Needs the model: open the notebook to measure.";
+    all.disabled = !host.live || busy || !known;
+    all.title = go.title = host.live ? "" : "Needs the model: open the notebook to measure.";
     stop.hidden = bar.hidden = !host.live || !busy;
     if (status.progress === null) bar.removeAttribute("value");
     else bar.value = status.progress;
     const cells = ids.length * n;
     if (busy) setText(cost, statusText(status));
     else if (known)
-      setText(
-        cost,
-        `${many(ids.length, "variant")} × ${many(n, "prompt")} = ${many(cells, "cell")}, about ${duration(Math.max(1, cells * known.seconds))}`,
-      );
+      setText(cost, `${many(ids.length, "variant")} × ${many(n, "prompt")} = ${many(cells, "cell")}, ${time(cells)}`);
     else setText(cost, host.get("_suite") || host.get("prompts").length ? "" : "Give prompts to measure on.");
   }
 
@@ -118,12 +139,12 @@ export function measurePanel(
         "div",
         { class: "sw-row" },
         h("label", null, "Multiplier", multiplier),
-        h("label", null, "Added at", positions),
-        h("label", null, "Effect on", by),
+        h("label", { title: TIPS.at }, "Added at", positions),
+        h("label", { title: TIPS.on }, "Effect on", by),
         asked,
       ),
       own,
-      h("div", { class: "sw-row" }, go, stop, bar, cost),
+      h("div", { class: "sw-row" }, go, stop, bar, cost, all),
     ),
   };
 }
