@@ -408,6 +408,38 @@ def test_a_changed_prompt_is_filled_in_the_background(bridge, make):
     assert b.page.locator(".sw-bars-row").count() > 3
 
 
+def test_an_empty_prompt_is_asked_for_and_nothing_is_sent(bridge, make):
+    b = bridge(make())
+    b.settle()
+    field = b.page.get_by_label("Prompt", exact=True)
+    field.fill("")
+    assert b.page.locator(".sw-ruler-legend").text_content() == "Type a prompt."
+    assert b.page.locator(".sw-play-next.stale").count() == 1
+    assert b.page.get_by_role("button", name="Generate").is_disabled()
+    field.press("Tab")
+    b.settle()
+    assert b.widget.prompt == PROMPT and b.page.locator("[role=alert]:visible").count() == 0
+    field.fill(PROMPT)
+    assert b.page.locator(".stale").count() == 0 and b.page.get_by_role("button", name="Generate").is_enabled()
+
+
+def test_picked_tokens_end_with_their_prompt(bridge, make):
+    b = bridge(make({"a": vector(0, "a")}, positions="all_but_first"))
+    b.settle()
+    b.page.locator("button.sw-ruler-token").nth(4).click()
+    b.settle()
+    assert 4 not in b.widget.positions and 5 in b.widget.positions
+    b.page.get_by_label("Prompt", exact=True).fill("o")
+    b.until(lambda: b.widget.prompt == "o")
+    b.settle()
+    assert b.widget.positions == "all_but_first" and not b.widget._status["error"]
+    assert b.widget._table["settings"]["prompt"] == "o"
+    assert b.page.locator(".sw-ruler-legend").text_content() == "No token of this prompt is steered."
+    b.widget.positions = [1]
+    b.settle()
+    assert "a prompt of 1 token;" in b.widget._status["error"]
+
+
 def test_generate_streams_both_texts_and_the_history_returns_to_them(bridge, make):
     b = bridge(make({"a": vector(0, "a")}, doses={"a": 4.0}))
     b.settle()
@@ -591,6 +623,32 @@ def test_axe_finds_nothing(bridge, make, theme):
     b.settle()
     assert b.axe() == []
     assert b.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_an_exported_page_shows_the_selected_run(bridge, chromium, make, tmp_path: Path):
+    widget = make({"a": vector(0, "a")}, doses={"a": 4.0})
+    first = widget.generate()
+    widget.doses = {"a": -4.0}
+    second = widget.generate()
+    assert first.steered.text != second.steered.text
+    b = bridge(widget)
+    b.settle()
+    b.page.locator("summary", has_text="History").click()
+    b.page.get_by_role("option").filter(has_text="a ×4").click()
+    b.settle()
+    page = chromium.new_page()
+    for positions, stale in (("all", 0), ("last", 2)):
+        widget.positions = positions
+        b.settle()
+        page.goto(widget.to_html(tmp_path / f"{positions}.html").as_uri())
+        page.wait_for_selector("[data-sw-mount=ready]")
+        for shown in (b.page, page):
+            assert shown.locator(".sw-prose").nth(1).text_content() == "".join(first.steered.tokens)
+            assert shown.locator(".sw-sheet.stale").count() == stale
+            assert shown.locator(".sw-sheet", has_text="other settings").count() == stale
+    page.close()
+    widget.generate()
+    assert widget.shown == 0
 
 
 def test_an_exported_page_moves_and_says_what_it_cannot(chromium, make, tmp_path: Path):

@@ -18,10 +18,20 @@ export default widget<State>("SteeringPlayground", (root, host) => {
   const texts = textPanel(tables);
   const meters = metersPanel(tables, texts);
   const dose = dosePanel(tables);
+  // All that a move of the slider changes: each of these looks numbers up and sets texts and transforms.
+  const paint = () => {
+    next.paint();
+    dose.paint();
+    texts.paint();
+    meters.paint();
+  };
+  const prompts = promptPanel(tables, () => {
+    paint();
+    texts.paintControls();
+  });
   const open = (run: Run) => {
     const { doses, active, positions, space, error_term, clamp, prompt, beside, on } = run.settings;
-    texts.open(run.n);
-    meters.paint();
+    host.set({ shown: run.n });
     if (!host.live) return;
     const kept = new Set([...beside.map(([name]) => name), ...(on ? [active] : [])]);
     const known = host.get("_vectors").map(({ name }) => name);
@@ -33,6 +43,7 @@ export default widget<State>("SteeringPlayground", (root, host) => {
     const off = known.filter((name) => !kept.has(name));
     host.set({ prompt, positions, space, error_term, clamp, active, off, max_new_tokens, temperature, seed });
     host.set({ doses: { ...host.get("doses"), ...there, ...own } });
+    prompts.restore();
   };
   root.append(
     h(
@@ -44,7 +55,7 @@ export default widget<State>("SteeringPlayground", (root, host) => {
     h(
       "div",
       { class: "sw-play" },
-      promptPanel(tables),
+      prompts.element,
       vectorPanel(tables),
       next.element,
       meters.element,
@@ -54,17 +65,10 @@ export default widget<State>("SteeringPlayground", (root, host) => {
     h("div", { class: "sw-panel sw-stack" }, historyPanel(tables, open), codePanel(tables)),
     statusBar(host),
   );
-  // All that a move of the slider changes: each of these looks numbers up and sets texts and transforms.
-  const paint = () => {
-    next.paint();
-    dose.paint();
-    texts.paint();
-    meters.paint();
-  };
   host.watch(
     ["doses", "off", "active", "prompt", "positions", "space", "error_term", "clamp", "track", "against", "_version"],
     paint,
   );
   host.watch(["_table", "_null", "_off_target", "off_target"], paint);
-  host.watch(["_texts", "_runs"], meters.paint);
+  host.watch(["_texts", "_runs", "shown"], meters.paint);
 });

@@ -56,6 +56,7 @@ function state(live = true): Record<string, unknown> {
     max_new_tokens: 40,
     temperature: 0,
     seed: 0,
+    shown: 0,
     _version: 1,
     _vectors: [
       { name: "v", about: "V", norm: 2, hook: "h", features: 3 },
@@ -223,6 +224,84 @@ describe("SteeringPlayground", () => {
     all(".sw-ruler button")[1]?.click();
     await settle();
     expect(model.state.positions).toEqual([1]);
+  });
+
+  const type = async (prompt: string) => {
+    const field = el.querySelector("textarea") as HTMLTextAreaElement;
+    field.value = prompt;
+    field.dispatchEvent(new Event("input"));
+    field.dispatchEvent(new Event("change"));
+    await settle();
+  };
+
+  it("asks for a prompt where there is none", async () => {
+    mount();
+    await type("");
+    expect(texts(".sw-ruler-legend")).toEqual(["Type a prompt."]);
+    expect(all(".sw-play-next.stale, .sw-play-dose.stale, .sw-sheet.stale").length).toBe(4);
+    const buttons = all(".sw-text-tools button") as HTMLButtonElement[];
+    expect(buttons.map(({ disabled }) => disabled)).toEqual([true, true]);
+    expect(model.state.prompt).toBe("p");
+    await type("p");
+    expect(texts(".sw-ruler-legend")).toEqual(["Click tokens to pick which are steered."]);
+    expect(all(".stale").length).toBe(0);
+    expect(buttons.map(({ disabled }) => disabled)).toEqual([false, false]);
+  });
+
+  it("keeps picked tokens to the prompt that they were picked in", async () => {
+    mount();
+    const go = async (positions: unknown) => {
+      model.set("positions", positions);
+      await settle();
+    };
+    await go("all");
+    all(".sw-ruler button")[0]?.click();
+    await settle();
+    expect(model.state.positions).toEqual([1]);
+    await type("another");
+    expect(model.state.positions).toBe("all");
+    // A script may change the prompt, too.
+    all(".sw-ruler button")[0]?.click();
+    await settle();
+    model.set("prompt", "third");
+    await settle();
+    expect(model.state.positions).toBe("all");
+    await go([-1]);
+    await type("fourth");
+    expect(model.state.positions).toEqual([-1]);
+  });
+
+  it("says where no token of the prompt is steered", async () => {
+    mount();
+    model.set("_prompt", { text: "p", tokens: ["a"], sinks: [""], norms: [4] });
+    model.set("positions", "all_but_first");
+    await settle();
+    expect(texts(".sw-ruler-legend")).toEqual(["No token of this prompt is steered."]);
+  });
+
+  it("names the stop that unrelated prompts were measured at", async () => {
+    mount();
+    expect(texts(".sw-play-meters summary")).toEqual(["Unrelated prompts at ×−1, the nearest measured"]);
+    await slide(2);
+    expect(texts(".sw-play-meters summary")).toEqual(["Unrelated prompts at this stop"]);
+  });
+
+  it("shows the selected run, out of colour where the controls differ, without a model too", async () => {
+    mount(false);
+    const [run] = model.state._runs as [Record<string, unknown>];
+    const other = { ...run, n: 2, settings: { ...(run.settings as object), positions: "all" } };
+    model.set("_runs", [run, other]);
+    model.set("_texts", other);
+    await settle();
+    expect(texts(".sw-sheet .sw-row")).toEqual([
+      "Baselineother settings",
+      "Steeredv ×−1, the nearest recorded; other settings",
+    ]);
+    all(".sw-run")[1]?.click();
+    await settle();
+    expect(model.state.shown).toBe(1);
+    expect(all(".stale").length).toBe(0);
+    expect(all(".sw-run").map((item) => item.getAttribute("aria-selected"))).toEqual(["false", "true"]);
   });
 
   it("sends changed inputs before it asks for a text", async () => {

@@ -60,7 +60,7 @@ class SteeringPlayground(PlaygroundInputs):
         space: "residual", or "sae" for vectors with coefficients.
         error_term: in SAE space, "keep" or "drop" what the SAE does not describe.
         clamp: in SAE space, keep features from becoming negative.
-        max_new_tokens, temperature, seed: of generated texts.
+        max_new_tokens, temperature, seed: of generated texts. shown: number of the run to show, 0 for the newest.
         off_target: unrelated prompts; () for none.
 
     Typed results: `generation`, `dose`, `sweep`, `interventions`, `runs`; and `code`, which says the same as a script.
@@ -126,7 +126,8 @@ class SteeringPlayground(PlaygroundInputs):
         self.observe(self._new_track, ["track", "against"])
         self._new_vectors()
         self._new_suite()
-        self._plan = {"record": self._recorded(), "budget": BUDGET}
+        preset = self.model.preset.positions if isinstance(self.model.preset.positions, str) else "last"
+        self._plan = {"record": self._recorded(), "budget": BUDGET, "positions": preset}
 
     @property
     def dose(self) -> DoseResponse:
@@ -309,6 +310,7 @@ class SteeringPlayground(PlaygroundInputs):
                 seed=self.seed,
                 n=1 + (self._runs[-1]["n"] if self._runs else 0),
             )
+        self._publish(shown=0)
         try:
             baseline, steered, shown = texts.write(self.model, request, job, lambda now: self._publish(_texts=now))
         except Exception:

@@ -19,9 +19,11 @@ class PlaygroundInputs(StudyWidget):
 
     INPUTS: ClassVar = (
         "vectors", "prompt", "suite", "multipliers", "positions", "space", "error_term", "clamp", "off_target",
-        "doses", "off", "active", "track", "against", "max_new_tokens", "temperature", "seed",
+        "doses", "off", "active", "track", "against", "max_new_tokens", "temperature", "seed", "shown",
     )  # fmt: skip
-    QUIET: ClassVar = frozenset({"vectors", "suite", "track", "against", "max_new_tokens", "temperature", "seed"})
+    QUIET: ClassVar = frozenset(
+        {"vectors", "suite", "track", "against", "max_new_tokens", "temperature", "seed", "shown"}
+    )
 
     vectors = t.Dict()
     suite = t.Union([t.Instance(TaskSuite), t.Instance(Task)], allow_none=True, default_value=None)
@@ -41,6 +43,8 @@ class PlaygroundInputs(StudyWidget):
     max_new_tokens = t.Int(40, min=1, max=1000).tag(sync=True)
     temperature = t.Float(0.0, min=0.0, max=10.0).tag(sync=True)
     seed = t.Int(0, min=0).tag(sync=True)
+    # Number of the run whose texts are shown, so that an exported page shows the same; 0 for the newest.
+    shown = t.Int(0, min=0).tag(sync=True)
 
     # Counts the vectors that have been in force.
     _version = t.Int(0).tag(sync=True)

@@ -23,6 +23,12 @@ export function historyPanel({ host }: Store, open: (run: Run) => void): HTMLEle
     else return;
     event.preventDefault();
   });
+  const mark = () => {
+    const runs = [...host.get("_runs")].reverse();
+    items.forEach((item, at) => {
+      item.setAttribute("aria-selected", String(runs[at]?.n === host.get("shown")));
+    });
+  };
   host.watch(["_runs"], () => {
     const runs = [...host.get("_runs")].reverse();
     element.hidden = !runs.length;
@@ -34,10 +40,8 @@ export function historyPanel({ host }: Store, open: (run: Run) => void): HTMLEle
           class: "sw-run",
           role: "option",
           tabindex: "-1",
-          "aria-selected": "false",
           on: {
             click: () => {
-              for (const item of items) item.setAttribute("aria-selected", String(item === items[at]));
               enter(at, true);
               open(run);
             },
@@ -51,7 +55,9 @@ export function historyPanel({ host }: Store, open: (run: Run) => void): HTMLEle
     );
     list.replaceChildren(...items);
     enter(0, false);
+    mark();
   });
+  host.watch(["shown"], mark);
   return element;
 }
 

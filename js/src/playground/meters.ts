@@ -28,7 +28,8 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
     "Share of 4-grams of the steered text that it has said before (seq-rep-4, Welleck et al. 2020).",
   );
   const prompts = h("ul", { class: "sw-off-prompts" });
-  const details = h("details", null, h("summary", null, "Unrelated prompts at this stop"), prompts);
+  const summary = h("summary");
+  const details = h("details", null, summary, prompts);
   const note = h("p", { class: "sw-soft" });
   const measure = h(
     "button",
@@ -70,6 +71,7 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
       where,
     );
     details.hidden = !there;
+    setText(summary, `Unrelated prompts ${where ? `${where}, the nearest measured` : "at this stop"}`);
     if (n >= 0 && details.open) {
       prompts.replaceChildren(
         ...found.prompts.map((prompt, p) => {

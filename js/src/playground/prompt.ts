@@ -13,20 +13,42 @@ const NAMES: [string, string][] = [
   ["generated", "generated tokens"],
 ];
 
-export function promptPanel({ host }: Store): HTMLElement {
+export interface PromptPanel {
+  element: HTMLElement;
+  /** Shows the prompt in force, and takes the positions for those that belong to it. */
+  restore(): void;
+}
+
+export function promptPanel(store: Store, onBlank: () => void): PromptPanel {
+  const { host } = store;
+  // Where to go back to from picked tokens, which are no tokens of another prompt.
+  let named = host.get("_plan").positions ?? "last";
+  let picked: { at: number[]; prompt: string } | null = null;
   const field = h("textarea", { rows: "2", spellcheck: "false", "aria-label": "Prompt", disabled: !host.live });
   const send = () => {
-    if (field.value && field.value !== host.get("prompt")) host.set({ prompt: field.value });
+    if (!field.value || field.value === host.get("prompt")) return;
+    const positions = host.get("positions");
+    // What counts from the end means the same in every prompt.
+    const kept = typeof positions === "string" || positions.every((at) => at < 0);
+    host.set({ prompt: field.value, ...(kept ? {} : { positions: named }) });
   };
+  const blank = () => {
+    const now = host.live && !field.value;
+    if (now === store.blank) return;
+    store.blank = now;
+    paint();
+    onBlank();
+  };
+  field.addEventListener("input", blank);
   field.addEventListener("input", debounced(350, host.signal, send));
   field.addEventListener("change", send);
 
-  const picked = h("option", { value: "" }, "picked tokens");
+  const picks = h("option", { value: "" }, "picked tokens");
   const where = h(
     "select",
     { disabled: !host.live, "aria-label": "Steered positions" },
     ...NAMES.map(([value, text]) => h("option", { value }, text)),
-    picked,
+    picks,
   );
   where.addEventListener("change", () => {
     if (where.value) host.set({ positions: where.value });
@@ -42,7 +64,9 @@ export function promptPanel({ host }: Store): HTMLElement {
     const now = steered(host.get("positions"), n);
     now[at] = !now[at];
     const chosen = now.flatMap((on, i) => (on ? [i] : []));
-    if (chosen.length) host.set({ positions: chosen });
+    if (!chosen.length) return;
+    picked = { at: chosen, prompt: host.get("prompt") };
+    host.set({ positions: chosen });
   };
   ruler.addEventListener("keydown", (event) => {
     const next = moved(event.key, entry, buttons.length);
@@ -95,24 +119,40 @@ export function promptPanel({ host }: Store): HTMLElement {
       button.setAttribute("aria-label", said.join(", "));
     });
     ruler.querySelector(".after")?.classList.toggle("on", steersGenerated(positions));
-    picked.hidden = typeof positions === "string";
+    picks.hidden = typeof positions === "string";
     where.value = typeof positions === "string" ? positions : "";
     setText(
       legend,
-      positions === "generated"
-        ? "Steering begins with the first generated token: the prediction right after the prompt does not change."
-        : host.live
-          ? "Click tokens to pick which are steered."
-          : "",
+      store.blank
+        ? "Type a prompt."
+        : positions === "generated"
+          ? "Steering begins with the first generated token: the prediction right after the prompt does not change."
+          : tokens.length && !on.includes(true)
+            ? "No token of this prompt is steered."
+            : host.live
+              ? "Click tokens to pick which are steered."
+              : "",
     );
   };
-  host.watch(["prompt"], () => {
+  const show = () => {
     if (field.value !== host.get("prompt")) field.value = host.get("prompt");
+    blank();
+  };
+  host.watch(["prompt"], () => {
+    show();
+    const { at, prompt } = picked ?? {};
+    if (prompt === undefined || prompt === host.get("prompt")) return;
+    picked = null;
+    if (String(at) === String(host.get("positions"))) host.set({ positions: named });
   });
   host.watch(["_prompt"], fill);
-  host.watch(["positions"], paint);
+  host.watch(["positions"], () => {
+    const positions = host.get("positions");
+    if (typeof positions === "string") named = positions;
+    paint();
+  });
 
-  return h(
+  const element = h(
     "section",
     { class: "sw-play-prompt sw-stack", "aria-label": "Prompt and positions" },
     field,
@@ -127,4 +167,11 @@ export function promptPanel({ host }: Store): HTMLElement {
       legend,
     ),
   );
+  return {
+    element,
+    restore() {
+      picked = null;
+      show();
+    },
+  };
 }

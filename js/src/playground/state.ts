@@ -68,6 +68,8 @@ export interface State extends CommonState {
   max_new_tokens: number;
   temperature: number;
   seed: number;
+  /** Number of the run that is shown; 0 for the newest. */
+  shown: number;
   _version: number;
   _vectors: { name: string; about: string; norm: number; hook: string; features: number }[];
   _prompt: { text?: string; tokens: string[]; sinks: string[]; norms: (number | null)[] };
@@ -99,7 +101,7 @@ export interface State extends CommonState {
   _runs: Run[];
   _suite: { tasks: number; prompts: number; multipliers: number };
   _scores: Partial<Scores>;
-  _plan: { record: number[]; budget: number };
+  _plan: { record: number[]; budget: number; positions: string };
   _code: string;
 }
 
@@ -131,6 +133,8 @@ export interface Store {
   /** The last filled table; an old one until the new one is there. */
   readonly table: Table | null;
   readonly null: Null | null;
+  /** The prompt's field is empty, which the model is not asked about. */
+  blank: boolean;
   /** The settings have changed since the table was filled. */
   readonly stale: boolean;
   /** Multiplier of the table's vector now, or null where it is off. */
@@ -179,6 +183,7 @@ export function store(host: Host<State>): Store {
   const column = (id: number) => (table ? table.ids.indexOf(id) : -1);
   return {
     host,
+    blank: false,
     get table() {
       return table;
     },
@@ -186,7 +191,7 @@ export function store(host: Host<State>): Store {
       return band;
     },
     get stale() {
-      return table !== null && host.live && !same(table.settings, settingsOf(host));
+      return table !== null && host.live && (this.blank || !same(table.settings, settingsOf(host)));
     },
     get dose() {
       if (!table) return null;

@@ -9,24 +9,22 @@ const FULL = 4;
 export interface TextPanel {
   element: HTMLElement;
   paint(): void;
+  paintControls(): void;
   /** The run that is shown, and its steered text at the slider. */
   shown(): Run | null;
   text(): Text | null;
   /** Repetition over the multipliers of the run. */
   curve(): { x: number[]; y: number[] };
-  /** Shows a run of the history; null for the newest. */
-  open(n: number | null): void;
 }
 
 export function textPanel(store: Store): TextPanel {
   const { host } = store;
-  let opened: number | null = null;
   let last: Run | null = null;
   let curve: { x: number[]; y: number[] } = { x: [], y: [] };
 
   const shown = (): Run | null => {
-    const old = opened === null ? undefined : host.get("_runs").find(({ n }) => n === opened);
-    const run = old ?? host.get("_texts");
+    const chosen = host.get("shown");
+    const run = host.get("_runs").find(({ n }) => n === chosen) ?? host.get("_texts");
     return run.n === undefined ? null : (run as Run);
   };
   const text = (): Text | null => {
@@ -49,7 +47,7 @@ export function textPanel(store: Store): TextPanel {
   const busy = () => ["running", "queued"].includes(host.get("_status").phase);
   // After the frame in which changed inputs are sent, so that they arrive first.
   const ask = (name: string) => {
-    opened = null;
+    host.set({ shown: 0 });
     requestAnimationFrame(() => host.command(name));
   };
   generate.addEventListener("click", () => {
@@ -68,8 +66,8 @@ export function textPanel(store: Store): TextPanel {
     seed.show(host.get("seed"));
     setText(generate, writing() ? "Stop" : "Generate");
     generate.classList.toggle("primary", !writing());
-    generate.disabled = !host.live;
-    record.disabled = !host.live || dear || writing();
+    generate.disabled = !host.live || (store.blank && !writing());
+    record.disabled = !host.live || store.blank || dear || writing();
     record.title = `${texts} multipliers and the baseline, up to ${cost} tokens in one batch: then the text follows the slider, in an exported page too.`;
     for (const { input } of [tokens, temperature, seed]) input.disabled = !host.live;
     seed.element.hidden = host.get("temperature") === 0;
@@ -93,9 +91,10 @@ export function textPanel(store: Store): TextPanel {
         y: points.map(({ repeated }) => repeated ?? 0),
       };
     }
-    baseline.show(run?.baseline ?? null, "");
-    steered.show(now, run && now ? saidOf(store, run, now) : "");
-    const old = run !== null && !run.writing && host.live && !current(store, run);
+    const old = run !== null && !run.writing && (store.blank || !current(store, run));
+    const other = old ? "other settings" : "";
+    baseline.show(run?.baseline ?? null, other);
+    steered.show(now, [run && now ? saidOf(store, run, now) : "", other].filter(Boolean).join("; "));
     baseline.element.classList.toggle("stale", old);
     steered.element.classList.toggle("stale", old);
     const differing = now?.instead?.filter((token, at) => token !== now.tokens[at]).length;
@@ -107,7 +106,7 @@ export function textPanel(store: Store): TextPanel {
     );
     marks.hidden = differing === undefined;
   };
-  host.watch(["_texts", "_runs", "prompt", "positions", "space", "error_term", "clamp", "_version"], paint);
+  host.watch(["_texts", "_runs", "shown", "prompt", "positions", "space", "error_term", "clamp", "_version"], paint);
   host.watch(["_plan", "max_new_tokens", "temperature", "seed", "_texts", "_status"], paintControls);
 
   const element = h(
@@ -129,13 +128,10 @@ export function textPanel(store: Store): TextPanel {
   return {
     element,
     paint,
+    paintControls,
     shown,
     text,
     curve: () => curve,
-    open(n) {
-      opened = n;
-      paint();
-    },
   };
 }
 
