@@ -40,12 +40,8 @@ import time
 import traitlets as t
 import steerwidgets as sw
 from conftest import byte_tokenizer, tiny_module, tiny_sae
-from steerwidgets.widgets.base import STATIC, StudyWidget
 
-class Counter(StudyWidget):
-    INPUTS = ("text",)
-    _esm = STATIC / "comparator.js"
-    text = t.Unicode("a").tag(sync=True)
+class Counter(sw.VectorBuilder):
     _sum = t.Int(0).tag(sync=True)
     def _compute(self, job):
         for i in range(400):
@@ -86,7 +82,8 @@ def test_a_widget_works_beside_a_running_cell_and_outlives_the_page_but_not_the_
 
     page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     page.wait_for_timeout(500)
-    page.evaluate("() => document.querySelector('.sw-widget button').click()")
+    widget.get_by_label("Name").fill("after the kernel")
+    page.keyboard.press("Tab")
     widget.get_by_text("The kernel does not answer").wait_for(timeout=10_000)
 
 

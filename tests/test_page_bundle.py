@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from browsing import AXE, CHROMIUM, FLAGS
-from playwright.sync_api import sync_playwright
+from browsing import AXE
 
 from steerwidgets.study.report import STATIC, Page
 
@@ -41,21 +39,13 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return page.write(tmp_path_factory.mktemp("page") / "page.html")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[object]:
-    with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def show(browser, written):
+def show(chromium, written):
     """Opens the page; at the end of the test it must have asked for nothing and said nothing."""
     opened = []
 
     def show(width: int = 1200, scheme: str = "light", script: bool = True):
-        context = browser.new_context(
+        context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script
         )
         page, heard = context.new_page(), []
