@@ -190,9 +190,7 @@ class StudyWidget(anywidget.AnyWidget):
 
     def _finish(self, job: Job) -> None:
         try:
-            if self._worker.here:
-                raise RuntimeError("work cannot wait for itself; wait in a cell, not in an observer of results.")
-            job.ended.wait()
+            self._worker.join(job)
         except KeyboardInterrupt:
             job.stop()
             raise

@@ -98,10 +98,18 @@ class Worker:
         Raises:
             RuntimeError: called from the worker's own thread, by an observer of what it makes.
         """
-        if self.here:
-            raise RuntimeError("work cannot wait for itself; wait in a cell, not in an observer of results.")
+        self._elsewhere()
         with self._changed:
             return self._changed.wait_for(lambda: self._running is None and not self._waiting, timeout)
+
+    def join(self, job: Job) -> None:
+        """Wait for the end of one job, however it comes; raises as `wait` does."""
+        self._elsewhere()
+        job.ended.wait()
+
+    def _elsewhere(self) -> None:
+        if self.here:
+            raise RuntimeError("work cannot wait for itself; wait in a cell, not in an observer of results.")
 
     def _stop_kind(self, kind: str | None, superseded: bool = False) -> None:
         gone = [job for job, _ in self._waiting if kind in (None, job.kind)]
