@@ -71,20 +71,28 @@ def bundled_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 @contextmanager
 def _one_reader() -> Iterator[None]:
-    """Parse the GGUF file once, and quietly.
+    """Parse the GGUF file once, and quietly: 2 s, where it would take 12.
 
-    transformers opens it for the tokenizer, the config and the weights; each time costs 3 to 10 seconds, since the
-    reader walks through the vocabulary and the merges in Python. Its progress bar knows no switch.
+    transformers opens the file for the tokenizer, the config and the weights, and makes the table of tensor names anew
+    for every submodule. The reader walks through the vocabulary and the merges in Python, in slices of a `memmap`,
+    which cost much more than those of an array. Its progress bar knows no switch.
     """
     import gguf as module
+    import numpy as np
     from transformers import modeling_gguf_pytorch_utils as loading
 
     gguf: Any = module
-    reader = gguf.GGUFReader
+    reader, names = gguf.GGUFReader, gguf.get_tensor_name_map
     tqdm = loading.tqdm
-    gguf.GGUFReader = functools.cache(reader)
+
+    class Reader(gguf.GGUFReader):
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, np.asarray(value) if name == "data" else value)
+
+    gguf.GGUFReader, gguf.get_tensor_name_map = functools.cache(Reader), functools.cache(names)
     loading.tqdm = functools.partial(tqdm, disable=True)
     try:
         yield
     finally:
-        gguf.GGUFReader, loading.tqdm = reader, tqdm
+        gguf.GGUFReader, gguf.get_tensor_name_map = reader, names
+        loading.tqdm = tqdm
