@@ -18,7 +18,7 @@ import steerwidgets as sw
 
 SMALL = {"vocab_size": 260, "hidden_size": 24, "num_hidden_layers": 4, "num_attention_heads": 4}
 GROUPED = {"intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 64}
-ARCHITECTURES = ("gpt2", "llama", "gemma2", "gpt_neox", "qwen2")
+ARCHITECTURES = ("gpt2", "llama", "mistral", "gemma2", "gemma3_text", "gemma3", "gpt_neox", "qwen2", "qwen3")
 
 
 def tiny_config(kind: str):
@@ -29,13 +29,29 @@ def tiny_config(kind: str):
             return t.GPT2Config(vocab_size=260, n_embd=24, n_layer=4, n_head=4, n_positions=64)
         case "llama":
             return t.LlamaConfig(**SMALL, **GROUPED)
+        # Windows are shorter than the prompts, so that local attention is really local.
+        case "mistral":
+            return t.MistralConfig(**SMALL, **GROUPED, sliding_window=6)
         case "gemma2":
-            # A window shorter than the prompts, so that local attention is really local.
             return t.Gemma2Config(**SMALL, **GROUPED, head_dim=6, sliding_window=6, query_pre_attn_scalar=6)
+        case "gemma3_text":
+            # Every other block looks at all tokens; heads together are wider than the stream, as in Gemma.
+            kinds = ["sliding_attention", "full_attention"] * 2
+            return t.Gemma3TextConfig(
+                **SMALL, **GROUPED, head_dim=8, sliding_window=6, query_pre_attn_scalar=8, layer_types=kinds
+            )
+        case "gemma3":
+            # Of text and images, as it is from 4B on: the text model lies one deeper.
+            vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+            vision |= {"image_size": 28, "patch_size": 14}
+            text = tiny_config("gemma3_text")
+            return t.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=259)
         case "gpt_neox":
             return t.GPTNeoXConfig(**SMALL, intermediate_size=48, max_position_embeddings=64)
         case "qwen2":
             return t.Qwen2Config(**SMALL, **GROUPED)
+        case "qwen3":
+            return t.Qwen3Config(**SMALL, **GROUPED, head_dim=8)
     raise AssertionError(kind)
 
 
@@ -53,12 +69,13 @@ def byte_tokenizer():
 
 
 def tiny_module(kind: str):
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     torch.manual_seed(0)
     config = tiny_config(kind)
-    config.bos_token_id, config.eos_token_id, config.pad_token_id = 256, 257, 258
-    module = AutoModelForCausalLM.from_config(config).eval()
+    for one in (config, config.get_text_config()):
+        one.bos_token_id, one.eos_token_id, one.pad_token_id = 256, 257, 258
+    module = (AutoModelForImageTextToText if kind == "gemma3" else AutoModelForCausalLM).from_config(config).eval()
     # Default initialisation is so small that attention is uniform; these models must have something to steer.
     with torch.no_grad():
         for parameter in module.parameters():

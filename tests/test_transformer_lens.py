@@ -252,7 +252,7 @@ def test_several_saes_share_one_model(llama):
     alone = sw.load(llama.module, tokenizer=llama.tokenizer, sae=other, check=False)
     assert torch.equal(second.features(PROMPTS), alone.features(PROMPTS))
     assert llama.model.with_sae(None).sae is None
-    with pytest.raises(ValueError, match=r"reads 23 dimensions, but .* has d_model 24"):
+    with pytest.raises(ValueError, match=r"has 23 dimensions, but .* has d_model 24"):
         llama.model.with_sae(tiny_sae(d_model=23))
     with pytest.warns(UserWarning, match="does not belong to this tensor"):
         llama.model.with_sae(other)

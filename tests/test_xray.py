@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_sae
+from conftest import tiny_module, tiny_sae
 from scipy.optimize import nnls
 
 import steerwidgets as sw
@@ -234,24 +234,9 @@ def test_residual_norm_is_the_median_over_ordinary_tokens(llama):
     assert fixed.median > 0
 
 
-def gemma_of_text_and_images():
-    """Gemma 3 as it is from 4B on, where the text model lies one deeper."""
-    import transformers as t
-    from conftest import tiny_config
-
-    text = tiny_config("gemma2").to_dict() | {"model_type": "gemma3_text", "layer_types": ["full_attention"] * 4}
-    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    vision |= {"image_size": 28, "patch_size": 14}
-    torch.manual_seed(0)
-    config = t.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, image_token_index=259)
-    return t.Gemma3ForConditionalGeneration(config).eval().requires_grad_(False)
-
-
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "gpt2"])
 def test_promoted_tokens_against_plain_torch(kind, tokenizer):
-    from conftest import tiny_module
-
-    module = gemma_of_text_and_images() if kind == "gemma3" else tiny_module(kind)
+    module = tiny_module(kind)
     where = {"gpt2": "transformer.ln_f", "gemma3": "model.language_model.norm"}
     norm = module.get_submodule(where.get(kind, "model.norm"))
     with torch.no_grad():
@@ -303,6 +288,29 @@ def test_what_is_no_direction_of_the_stream_is_not_shown_as_one(llama, site, of)
     assert (seen.promoted is None) == (why is not None) == (site == "attn.hook_z")
     assert why is None or "at blocks.1.attn.hook_z, before W_O" in why
     assert tokens_state(llama.model, vector).get("why") == why
+
+
+def test_heads_that_are_wider_than_the_stream(tokenizer):
+    """Four heads of 8 beside d_model 24, as in Gemma: a vector there is as wide as they are."""
+    hook = "blocks.1.attn.hook_z"
+    model = sw.load(tiny_module("gemma3_text"), sae=tiny_sae(hook, 32), tokenizer=tokenizer, check=False)
+    vector = sw.contrast(model, A, B, hook=hook)
+    seen = sw.xray(model, vector)
+    assert vector.direction.shape == (32,) and seen.residual.of == "heads' output" and len(seen.table)
+    builder = sw.VectorBuilder(model, vector, others={"stream": sw.contrast(model, A, B, hook="blocks.1.hook_mlp_out")})
+    with pytest.raises(ValueError, match=r"32 dimensions, .* 24"):
+        builder.run()
+    for wrong, words in (
+        (
+            sw.SteeringVector(torch.ones(24), hook),
+            f"24 dimensions, but at {hook} this model has 32, those of its 4 heads",
+        ),
+        (sw.SteeringVector(torch.ones(32), "blocks.1.hook_mlp_out"), "32 dimensions, but this model has d_model 24"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            sw.xray(model, wrong)
+        with pytest.raises(ValueError, match=words):
+            model.logits(A, sw.Add(wrong))
 
 
 def test_halves_of_pairs_by_hand(llama):

@@ -348,7 +348,7 @@ class SteeringVector:
     def _check_same(self, other: SteeringVector, hook: bool) -> None:
         if self.direction.shape != other.direction.shape:
             raise ValueError(
-                f"{self.name!r} has d_model {self.direction.numel()}, {other.name!r} {other.direction.numel()}."
+                f"{self.name!r} has {self.direction.numel()} dimensions, {other.name!r} {other.direction.numel()}."
             )
         if hook and self.hook != other.hook:
             raise ValueError(f"{self.name!r} is at {self.hook}, {other.name!r} at {other.hook}.")

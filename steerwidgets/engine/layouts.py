@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from steerwidgets.core.hooks import HookPoint
 
@@ -116,6 +116,21 @@ def blocks(module: nn.Module) -> nn.ModuleList:
     """The list of transformer blocks of a Hugging Face causal language model."""
     found = module.get_submodule(layout_of(module).blocks)
     return found  # type: ignore[return-value]
+
+
+def check_width(config: Any, hook: HookPoint, width: int, what: str) -> None:
+    """Refuse what is not as wide as the tensor at a hook point; `config` is the text model's.
+
+    Raises:
+        ValueError: it is for another model. The heads' outputs together need not be as wide as the stream.
+    """
+    expected, named = config.hidden_size, f"this model has d_model {config.hidden_size}"
+    if hook.site == "attn.hook_z":
+        heads = config.num_attention_heads
+        expected = heads * (getattr(config, "head_dim", None) or expected // heads)
+        named = f"at {hook} this model has {expected}, those of its {heads} heads"
+    if width != expected:
+        raise ValueError(f"{what} has {width} dimensions, but {named}; it was made for another model or hook point.")
 
 
 def unembedding_path(module: nn.Module) -> str:

@@ -18,6 +18,7 @@ from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.sae import SAE
 from steerwidgets.engine.batches import Batch, Prompts, check_prompts, tokenize
 from steerwidgets.engine.health import Health, assess
+from steerwidgets.engine.layouts import check_width
 from steerwidgets.engine.saes import load_sae
 from steerwidgets.engine.traces import PlacedEdit, Traces
 
@@ -88,11 +89,8 @@ class SteeredModel:
         self.sae = sae.to(traces.device) if sae is not None else None
         middle = HookPoint(traces.n_layers // 2, "hook_resid_post")
         self.hook = traces.check(HookPoint.parse(hook or (sae.hook if sae is not None else middle)))
-        if sae is not None and sae.d_model != traces.d_model and "hook_z" not in sae.hook:
-            raise ValueError(
-                f"the SAE {sae.name!r} reads {sae.d_model} dimensions, but {name} has d_model {traces.d_model}; "
-                "it belongs to another model."
-            )
+        if sae is not None:
+            self.check_width(sae.hook, sae.d_model, f"the SAE {sae.name!r}")
         self.labels = labels if labels is not None else {}
         self.health: Health | None = None
         self.preset = preset or Preset()
@@ -131,6 +129,10 @@ class SteeredModel:
         from steerwidgets.engine.transformer_lens import compare
 
         return compare(self, prompts, **options)
+
+    def check_width(self, hook: HookPoint | str, width: int, what: str) -> None:
+        """Raise ValueError where `what` is not as wide as the tensor at a hook point."""
+        check_width(self.traces.lm.config.get_text_config(), HookPoint.parse(hook), width, what)
 
     def batch(self, prompts: Prompts) -> Batch:
         """Prompts as one left-padded batch."""
@@ -326,11 +328,8 @@ class SteeredModel:
                 # The block adds the unedited stream again after its MLP: an edit here would reach the MLP alone.
                 raise ValueError(f"{hook} can be read, not edited; use hook_resid_pre or hook_resid_post.")
             vector = getattr(intervention, "vector", None)
-            if vector is not None and vector.direction.numel() != self.traces.d_model and "hook_z" not in hook.site:
-                raise ValueError(
-                    f"the vector {vector.name!r} has {vector.direction.numel()} dimensions, but {self.name} has "
-                    f"d_model {self.traces.d_model}; it was made for another model."
-                )
+            if vector is not None:
+                self.check_width(hook, vector.direction.numel(), f"the vector {vector.name!r}")
             edits.append((hook, intervention.bind(self.sae), intervention.positions))
         return edits
 

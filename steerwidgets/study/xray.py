@@ -113,13 +113,9 @@ def xray(
         replayer: one that has read the source prompts already, to read them only once.
 
     Raises:
-        ValueError: a vector of another width than the model's.
+        ValueError: a vector that is not as wide as what stands at its hook point.
     """
-    if vector.direction.numel() != model.traces.d_model:
-        raise ValueError(
-            f"{vector.name!r} has {vector.direction.numel()} dimensions, but {model.name} has d_model "
-            f"{model.traces.d_model}; it was made for another model."
-        )
+    model.check_width(vector.hook, vector.direction.numel(), f"the vector {vector.name!r}")
     replayer = replayer or Replayer(model)
     sources = [p for made in contrasts(vector.recipe) for p in (*made["positive"], *(made["negative"] or ()))]
     promoted, suppressed = promotes(model, vector) or (None, None)

@@ -231,11 +231,12 @@ class VectorBuilder(StudyWidget):
         made = written.weigh(weights) if weights and seen.written is not None else written
         # An object of its own, never the one that was given: that one has its own maker.
         made = replace(made, name=self.name or start.name)
+        cosines = cosines_state(written, self.others)
         self._built = made
         self._publish(
             _features=features_state(self.model, seen, weights, self.others),
             _xray=xray_state(seen, self._most()),
-            _cosines=cosines_state(written, self.others),
+            _cosines=cosines,
             _tokens=tokens_state(self.model, made),
             _made=made_state(self.model, start, written, made, self.decomposition, self.weights),
         )

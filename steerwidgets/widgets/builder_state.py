@@ -76,7 +76,8 @@ def cosines_state(written: SteeringVector, others: Mapping[str, SteeringVector])
         {
             "name": name,
             "hook": str(other.hook),
-            "product": float(other.direction @ written.direction),
+            # A vector of another width is refused in words, which a product of the directions would not do.
+            "product": written.cosine(other) * written.norm * other.norm,
             "norm": other.norm,
         }
         for name, other in others.items()
