@@ -50,14 +50,10 @@ class Batch:
         start = int((mask.sum(0) > 0).long().argmax())
         return Batch(self.input_ids[chosen][:, start:], mask[:, start:], self.lengths[chosen])
 
-    def extended(self, tokens: Tensor) -> Batch:
-        """The batch with one more (generated) token [n] a row."""
-        one = torch.ones_like(self.attention_mask[:, :1])
-        return Batch(
-            torch.cat([self.input_ids, tokens[:, None]], 1),
-            torch.cat([self.attention_mask, one], 1),
-            self.lengths,
-        )
+    def extended(self, n: int) -> Batch:
+        """The batch with n more columns for tokens to come, filled with zeros."""
+        more = self.input_ids.new_zeros(len(self), n)
+        return Batch(torch.cat([self.input_ids, more], 1), torch.cat([self.attention_mask, more + 1], 1), self.lengths)
 
     def chunks(self, max_tokens: int) -> Iterator[tuple[Tensor, Batch]]:
         """Row numbers and sub-batches of at most about `max_tokens` tokens, rows of like length together."""

@@ -220,17 +220,31 @@ class Traces:
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.lm.config)
-        lm, head, fresh = self.lm, self.head, batch.input_ids.shape[1]
-        for _ in range(max_new_tokens):
-            plan = self._plan(self._by_row(edits, batch.index[:, -fresh:], batch.lengths))
-            inputs, options = self._inputs(batch, fresh)
-            with _LOCK, lm.trace(inputs, **options, past_key_values=cache, use_cache=True):
-                edit_sites(plan, apply_edit)
-                head.input = head.input[:, -1:].contiguous()
+        lm, head, prompt = self.lm, self.head, batch.input_ids.shape[1]
+        # Masks and positions of all columns at once: made anew each step they cost more than the sampling.
+        batch = batch.extended(max_new_tokens)
+        plan = self._plan(self._by_row(edits, batch.index, batch.lengths))
+        inputs, options = self._inputs(batch)
+        ids, attention, positions = inputs["input_ids"], inputs["attention_mask"], options["position_ids"]
+        start = 0
+        for end in range(prompt, prompt + max_new_tokens):
+            now = slice(start, end)
+            planned = _within(plan, now)
+            with (
+                _LOCK,
+                lm.trace(
+                    {"input_ids": ids[:, now], "attention_mask": attention[:, :end], "position_ids": positions[:, now]},
+                    past_key_values=cache,
+                    use_cache=True,
+                ),
+            ):
+                edit_sites(planned, apply_edit)
+                if end == prompt:
+                    head.input = head.input[:, -1:].contiguous()
                 logits = lm.output.logits[:, -1].save()
             tokens = choose(logits)
             logprobs = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-            batch, fresh = batch.extended(tokens.cpu()), 1
+            ids[:, end], start = tokens, end
             if not proceed(tokens.cpu(), logprobs.cpu()):
                 return
 
@@ -334,6 +348,13 @@ class Traces:
             path.split("."),
             self.lm,
         )
+
+
+def _within(plan: Sequence[Any], columns: slice) -> list[Any]:
+    """What a plan says of some columns; hook points untouched there left out."""
+    cut = [(envoy, side, [(edit, mask[:, columns]) for edit, mask in steps]) for envoy, side, steps in plan]
+    found = [(envoy, side, [step for step in steps if step[1].any()]) for envoy, side, steps in cut]
+    return [(envoy, side, steps) for envoy, side, steps in found if steps]
 
 
 def _grouped(
