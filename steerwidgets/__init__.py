@@ -103,12 +103,20 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    elif name in _MODULES:
-        value = importlib.import_module(_MODULES[name])
-    else:
+    if name not in _NAMES and name not in _MODULES:
         raise AttributeError(f"module 'steerwidgets' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(_NAMES.get(name) or _MODULES[name])
+        value = getattr(module, name) if name in _NAMES else module
+    except (ImportError, AttributeError) as error:
+        lacking = error.name if isinstance(error, ImportError) else getattr(error.obj, "__name__", None)
+        # Another package that is missing or broken speaks for itself.
+        if not str(lacking).startswith("steerwidgets."):
+            raise
+        raise ImportError(
+            f"sw.{name} cannot be loaded ({error}). Most likely steerwidgets was updated while Python ran, so that old "
+            "and new parts meet: restart the kernel. If that does not help, install steerwidgets again."
+        ) from error
     globals()[name] = value
     return value
 

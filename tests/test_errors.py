@@ -413,7 +413,8 @@ def test_sae_folder_without_its_files_names_the_file(llama, tmp_path):
             "is a transcoder: it reads blocks.2.hook_mlp_in and writes blocks.2.hook_mlp_out",
         ),
         ('{"architecture": "standard"}', "names no hook point"),
-        ('{"metadata": {"hook_name": "blocks.2.hook_nothing"}}', "unknown hook point"),
+        ('{"metadata": {"hook_name": "blocks.2.hook_nothing"}}', "SAE at blocks.2.hook_nothing is not supported"),
+        ('{"metadata": {"hook_name": "hook_pos_embed"}}', "at hook_pos_embed is not supported; .* hook_resid_mid"),
     ],
 )
 def test_sae_folder_that_cannot_be_used_says_why(llama, tmp_path, config, words):
@@ -444,6 +445,47 @@ def test_an_unknown_architecture_lists_the_known_ones(tokenizer):
     with pytest.raises(ValueError, match="'opt' is not known here; known are gpt2, llama") as error:
         sw.load(OPTForCausalLM(config), tokenizer=tokenizer)
     assert "layouts.py" in str(error.value)
+
+
+def test_an_sae_of_the_bare_embedding_is_refused_where_positions_are_added_to_it(tiny):
+    sae = tiny_sae("blocks.0.hook_resid_pre", metadata={"hook_name": "hook_embed"}, name="embeddings")
+    if tiny.kind != "gpt2":
+        assert str(load(tiny, sae=sae, check=False).hook) == "blocks.0.hook_resid_pre"
+        return
+    with pytest.raises(
+        ValueError, match=r"'embeddings' reads hook_embed, but .* adds learned positions .* blocks.L.SITE"
+    ):
+        load(tiny, sae=sae, check=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        (
+            {"model": "gpt2x"},
+            OSError,
+            ["'gpt2x', taken for a Hub id", '"gpt2"', "a folder", "nothing for the embedded"],
+        ),
+        ({"model": "wrong/path"}, OSError, ["'wrong/path', taken for a Hub id", "a folder", "connection"]),
+        ({"model": "./nowhere"}, FileNotFoundError, ["no model folder at './nowhere'", "a Hub id"]),
+        ({"model": "."}, FileNotFoundError, ["the folder '.' holds no config.json", "a Hub id"]),
+        ({"model": ""}, FileNotFoundError, ["no model folder at ''", "a Hub id"]),
+        ({"sae": "wrong"}, FileNotFoundError, ["no SAE 'wrong'", "sw.saes()", "cfg.json", "release/sae_id"]),
+        ({"sae": "./wrong"}, FileNotFoundError, ["no SAE folder at './wrong'", "release/sae_id"]),
+        ({"sae": "gpt2"}, FileNotFoundError, ["no SAE 'gpt2'", "gpt2-small"]),
+        ({"hook": "nowhere"}, ValueError, ["'nowhere'", "blocks.L.SITE"]),
+        ({"device": "gpu"}, ValueError, ["device='gpu'", "leave it out"]),
+        ({"dtype": "float33"}, ValueError, ["dtype='float33'", '"bfloat16"']),
+    ],
+)
+def test_what_cannot_be_loaded_is_named_with_what_can(monkeypatch, tmp_path, options, error, words):
+    monkeypatch.chdir(tmp_path)
+    # None of these is worth reading the model first.
+    monkeypatch.setattr("steerwidgets.engine.bundled.bundled_model", None)
+    with pytest.raises(error) as raised:
+        sw.load(**options)
+    for word in words:
+        assert word in str(raised.value)
 
 
 # Odd input that is fine

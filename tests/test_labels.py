@@ -1,12 +1,14 @@
 """Labels: the rules, the file, the search, the steerability scores, and the shipped labels."""
 
 import gzip
+import json
 import os
 
 import numpy as np
 import pytest
 import torch
 
+from steerwidgets.core.label_files import read_labels
 from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.engine.bundled import SAE_FOLDER
 from steerwidgets.study.saes.activity import Activity
@@ -75,6 +77,19 @@ def test_search_and_file(tmp_path):
     (tmp_path / "other.gz").write_bytes(gzip.compress(b"{}"))
     with pytest.raises(ValueError, match="no label file"):
         Labels.load(tmp_path / "other.gz")
+
+
+def test_a_zero_of_an_old_file_is_not_known_unless_the_feature_is_dead(tmp_path):
+    """Files of the first version have 0.0 where nothing was measured."""
+    entries = [
+        {"id": 0, "text": "old", "density": 0.0, "largest": 0.0},
+        {"id": 1, "text": "(not seen)", "density": 0.0, "largest": 0.0, "flags": ["dead"]},
+        {"id": 2, "text": "new", "density": 0.01, "largest": 3.0},
+    ]
+    path = tmp_path / "old.json.gz"
+    path.write_bytes(gzip.compress(json.dumps({"meta": {}, "features": entries}).encode()))
+    for labels in (Labels.load(path), read_labels(path)):
+        assert [(f.density, f.largest) for f in labels.features] == [(None, None), (0.0, 0.0), (0.01, 3.0)]
 
 
 def test_steerability_equals_one_feature_at_a_time(llama):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import shutil
 import subprocess
 import sys
 import time
@@ -205,6 +206,25 @@ def test_every_listed_name_resolves():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'sweeep'"):
         _ = sw.sweeep
+
+
+def test_files_that_changed_under_a_running_kernel_are_told_as_that(tmp_path):
+    """A module that came with an update asks one that was loaded before it for what only the new one has."""
+    shutil.copytree(PACKAGE, tmp_path / "steerwidgets", ignore=shutil.ignore_patterns("assets", "static"))
+    script = """
+import pathlib, steerwidgets as sw
+sw.HookPoint
+core = pathlib.Path(sw.__file__).parent / "core"
+assert core.is_relative_to(pathlib.Path.cwd())
+for name, line in (("hooks", "NEW = 1"), ("features", "from steerwidgets.core.hooks import NEW")):
+    with (core / f"{name}.py").open("a") as file:
+        file.write(f"\\n{line}\\n")
+sw.FeatureSet
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: sw.FeatureSet cannot be loaded (cannot import name 'NEW'")
+    assert "restart the kernel" in last
 
 
 def test_members_of_the_contract(llama):

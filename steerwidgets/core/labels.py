@@ -163,11 +163,21 @@ class Labels(Mapping[int, str]):
             raise ValueError(f"{path} is no label file: it has no 'features'.")
         # Mapped: a search reads them once, and labels alone need none of it.
         embeddings = np.load(_beside(path), mmap_mode="r") if _beside(path).exists() else None
-        return cls(tuple(FeatureLabel(**entry) for entry in body["features"]), body.get("meta", {}), embeddings)
+        return cls(tuple(map(_of_file, body["features"])), body.get("meta", {}), embeddings)
 
 
 def _beside(path: Path | str) -> Path:
     return Path(path).with_name(Path(path).name.removesuffix(".gz").removesuffix(".json") + ".embeddings.npy")
+
+
+def _of_file(entry: dict[str, Any]) -> FeatureLabel:
+    """A feature as a file has it.
+
+    The first files had 0 for what was not known. Only a feature that is dead is known never to be active.
+    """
+    known = "dead" in entry.get("flags", ())
+    unknown = () if known else [key for key in ("density", "largest") if entry.get(key) == 0]
+    return FeatureLabel(**entry | dict.fromkeys(unknown))
 
 
 def _slim(feature: FeatureLabel) -> dict[str, Any]:

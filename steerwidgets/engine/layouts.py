@@ -22,10 +22,14 @@ _BLOCK: dict[str, tuple[str, Side]] = {"hook_resid_pre": ("", "input"), "hook_re
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one architecture: the block list, and each site below a block."""
+    """Paths of one architecture: the block list, and each site below a block.
+
+    `adds_positions` says that learned positions are added to the embedding before block 0.
+    """
 
     blocks: str
     sites: Mapping[str, tuple[str, Side]]
+    adds_positions: bool = False
 
     def locate(self, hook: HookPoint, n_layers: int) -> tuple[str, Side]:
         """Module path below the model, and which side of the module the tensor is on.
@@ -73,6 +77,7 @@ _GPT2 = Layout(
         "hook_attn_out": ("attn", "output"),
         "hook_mlp_out": ("mlp", "output"),
     },
+    adds_positions=True,
 )
 _NEOX = Layout(
     blocks="gpt_neox.layers",

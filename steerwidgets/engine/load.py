@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 # last token is a comma and knows little of the category.
 BUNDLED_PRESET = Preset(read="mean", positions="all_but_first", multipliers=(0.5, 1.0, 1.5, 2.0, 2.5, 3.0))
 _UNSET: Any = object()
+_ACCEPTED = (
+    'give a Hub id such as "gpt2" or "google/gemma-2-2b" (fetched once, and only with a connection; a gated one needs '
+    "a token), a folder with config.json and weights, a loaded module, or nothing for the embedded default"
+)
 
 
 def load(
@@ -59,13 +63,18 @@ def load(
 
     Raises:
         MissingModelError: the embedded default was asked for and its package is not installed.
+        FileNotFoundError, OSError: there is no such folder, or no such model on the Hub or in its cache.
         ValueError: an unknown architecture or hook point, or an SAE of another width.
     """
     if remote not in (False, True, "local"):
         raise ValueError(f'remote={remote!r} is not understood; give False, True or "local".')
     import torch
 
+    hook = None if hook is None else HookPoint.parse(hook)
+    _check(device, dtype)
     labels = None if labels is None else read_labels(labels)
+    # Before the model, which takes longer: a misspelt name is told at once.
+    loaded = None if sae is _UNSET else load_sae(sae)
     preset = None
     origin = _origin(model, sae, hook=hook, device=device, dtype=dtype, remote=remote, tokenizer=tokenizer, check=check)
     if model is None:
@@ -74,17 +83,16 @@ def load(
         model, tokenizer = bundled.bundled_model()
         device = device or ("cuda" if torch.cuda.is_available() else None)
         name, preset = bundled.MODEL_NAME, BUNDLED_PRESET
-        if hook is None and (sae is _UNSET or sae is None):
+        if hook is None and loaded is None:
             hook = "blocks.13.hook_resid_post"
         if sae is _UNSET:
-            sae = bundled.SAE_FOLDER
+            loaded = load_sae(bundled.SAE_FOLDER)
             labels = labels or Labels.load(bundled.SAE_FOLDER / "labels.json.gz")
     else:
         if transformer_lens.is_lens(model):
             tokenizer = tokenizer or model.tokenizer
             model = transformer_lens.unwrapped(model)
         name = str(model) if isinstance(model, str | Path) else getattr(model, "name_or_path", "") or "model"
-    loaded = load_sae(None if sae is _UNSET else sae)
     lm = _language_model(model, tokenizer, device, dtype, remote)
     traces = Traces(lm, remote)
     steered = SteeredModel(traces, lm.tokenizer, loaded, hook, labels, preset, name)
@@ -92,6 +100,24 @@ def load(
     if check and remote is False:
         assess(steered)
     return steered
+
+
+def _check(device: Any, dtype: Any) -> None:
+    """Refuse a device or a dtype that torch does not have here, before anything is read from disk."""
+    import torch
+
+    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(
+            f'dtype={dtype!r} is not understood; give "float32", "bfloat16", "float16", "auto" or a torch dtype.'
+        )
+    try:
+        torch.empty(0, device=None if device == "auto" else device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"device={str(device)!r} cannot be used on this machine ({why}); leave it out for CUDA where there is one, "
+            "else the CPU."
+        ) from error
 
 
 def _origin(model: Any, sae: Any, **options: Any) -> str:
@@ -122,14 +148,22 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
         if device is not None or dtype is not None:
             model = model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return TransformersModel(model.eval(), task="text-generation", tokenizer=tokenizer)
+    folder = Path(model).exists()
     # A Hub id has at most one slash; what looks like a path should not be sent to the Hub.
-    if not Path(model).exists() and (str(model).startswith((".", "/", "~")) or str(model).count("/") > 1):
-        raise FileNotFoundError(f"there is no model folder at {str(model)!r}.")
+    if not str(model) or (not folder and (str(model).startswith((".", "/", "~")) or str(model).count("/") > 1)):
+        raise FileNotFoundError(f"there is no model folder at {str(model)!r}; {_ACCEPTED}.")
+    if folder and not (Path(model) / "config.json").exists():
+        raise FileNotFoundError(f"the folder {str(model)!r} holds no config.json, so no model; {_ACCEPTED}.")
     options = {} if tokenizer is None else {"tokenizer": tokenizer}
-    if remote is True:
+    if remote is not True:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
+        options |= {"dispatch": True, "device_map": device, "dtype": dtype}
+    try:
         return TransformersModel(str(model), task="text-generation", **options)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
-    return TransformersModel(
-        str(model), task="text-generation", dispatch=True, device_map=device, dtype=dtype, **options
-    )
+    except OSError as error:
+        # What transformers says names neither the folder that is not there nor what else one could give.
+        taken = "" if folder else ", taken for a Hub id since no folder is called so,"
+        raise OSError(
+            f"the model {str(model)!r}{taken} cannot be loaded ({str(error).splitlines()[0]}); {_ACCEPTED}."
+        ) from error

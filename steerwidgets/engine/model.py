@@ -91,6 +91,11 @@ class SteeredModel:
         self.hook = traces.check(HookPoint.parse(hook or (sae.hook if sae is not None else middle)))
         if sae is not None:
             self.check_width(sae.hook, sae.d_model, f"the SAE {sae.name!r}")
+            if sae.metadata.get("hook_name") == "hook_embed" and traces.layout.adds_positions:
+                raise ValueError(
+                    f"the SAE {sae.name!r} reads hook_embed, but {name} adds learned positions before its first block, "
+                    "and no hook point here lies before them; give an SAE at blocks.L.SITE."
+                )
         self.labels = labels if labels is not None else {}
         self.health: Health | None = None
         self.preset = preset or Preset()

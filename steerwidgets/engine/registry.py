@@ -123,8 +123,8 @@ def near_misses(name: str) -> str:
             f"The release {release!r} has {len(ids)} SAEs, among them "
             f"{', '.join(repr(f'{release}/{found}') for found in close)}; sw.saes({release!r}) lists all."
         )
-    table = saes(name)
-    of_model = table[table["model"].str.lower().str.contains(name.lower().split("/")[-1], regex=False)]
+    table = _table()
+    of_model = table[table["model"].fillna("").str.lower().str.split("/").str[-1] == name.lower().split("/")[-1]]
     if name and len(of_model):
         return (
             f"{name!r} is a model; among its {len(of_model)} SAEs is {of_model['sae'].iloc[0]!r}, and "

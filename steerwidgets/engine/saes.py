@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steerwidgets.core.hooks import SITES, HookPoint
 from steerwidgets.core.sae import SAE, Activation
 from steerwidgets.engine import registry, sparsify
 
@@ -197,12 +198,22 @@ def _build(cfg: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> 
 def hook_of(name: str) -> str:
     """The hook point here of a hook name in an SAE's config.
 
-    Flattened heads are the input of the output projection; the embedding is where block 0 begins (without learned
-    positions, which no SAE of embeddings has).
+    Flattened heads are the input of the output projection; the embedding is where block 0 begins, but in a model with
+    learned positions (see `SteeredModel`).
+
+    Raises:
+        ValueError: nothing here can be read there.
     """
     if name == "hook_embed":
         return "blocks.0.hook_resid_pre"
-    return re.sub(r"(?:attn\.)?hook_z.*", "attn.hook_z", name)
+    found = re.sub(r"(?:attn\.)?hook_z.*", "attn.hook_z", name)
+    try:
+        return str(HookPoint.parse(found))
+    except ValueError:
+        raise ValueError(
+            f"an SAE at {name} is not supported; supported are SAEs at blocks.L.SITE with SITE one of "
+            f"{', '.join(SITES)}, and at hook_embed."
+        ) from None
 
 
 def _weights(architecture: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
