@@ -53,7 +53,8 @@ class Batch:
     def extended(self, n: int) -> Batch:
         """The batch with n more columns for tokens to come, filled with zeros."""
         more = self.input_ids.new_zeros(len(self), n)
-        return Batch(torch.cat([self.input_ids, more], 1), torch.cat([self.attention_mask, more + 1], 1), self.lengths)
+        mask = torch.cat([self.attention_mask, torch.ones_like(more)], 1)
+        return Batch(torch.cat([self.input_ids, more], 1), mask, self.lengths)
 
     def chunks(self, max_tokens: int) -> Iterator[tuple[Tensor, Batch]]:
         """Row numbers and sub-batches of at most about `max_tokens` tokens, rows of like length together."""

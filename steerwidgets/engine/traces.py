@@ -220,15 +220,16 @@ class Traces:
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.lm.config)
-        lm, head, prompt = self.lm, self.head, batch.input_ids.shape[1]
+        lm, prompt = self.lm, batch.input_ids.shape[1]
         # Masks and positions of all columns at once: made anew each step they cost more than the sampling.
         batch = batch.extended(max_new_tokens)
         plan = self._plan(self._by_row(edits, batch.index, batch.lengths))
         inputs, options = self._inputs(batch)
         ids, attention, positions = inputs["input_ids"], inputs["attention_mask"], options["position_ids"]
-        start = 0
+        # A tensor, not the number 1: it takes the last column as a whole, and nnsight does not split the inputs by row.
+        done, last = 0, torch.tensor([-1])
         for end in range(prompt, prompt + max_new_tokens):
-            now = slice(start, end)
+            now = slice(done, end)
             planned = _within(plan, now)
             with (
                 _LOCK,
@@ -236,15 +237,14 @@ class Traces:
                     {"input_ids": ids[:, now], "attention_mask": attention[:, :end], "position_ids": positions[:, now]},
                     past_key_values=cache,
                     use_cache=True,
+                    logits_to_keep=last,
                 ),
             ):
                 edit_sites(planned, apply_edit)
-                if end == prompt:
-                    head.input = head.input[:, -1:].contiguous()
                 logits = lm.output.logits[:, -1].save()
             tokens = choose(logits)
             logprobs = logits.float().log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-            ids[:, end], start = tokens, end
+            ids[:, end], done = tokens, end
             if not proceed(tokens.cpu(), logprobs.cpu()):
                 return
 
