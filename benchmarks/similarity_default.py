@@ -121,7 +121,8 @@ def layers(section: Section, model: Any, text: list[str], permutations: int) -> 
         )
         table = found.table
         rows = [[str(name).split(".")[1], *(f"{value:.3f}" for value in row)] for name, row in found.scores.iterrows()]
-        section.table(f"{metric} {extra or ''}", ["layer", *map(str, LAYERS)], rows)
+        title = ", ".join([metric, *(f"{key}={value}" for key, value in extra.items())])
+        section.table(title, ["layer", *map(str, LAYERS)], rows)
         apart = table[table["a"] != table["b"]]
         section.text(
             f"Off the diagonal: mean of the null {apart['null_mean'].mean():.4f}, its standard deviation at most "
