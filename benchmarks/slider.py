@@ -16,7 +16,8 @@ from benchmarks.work import COLUMNS, HOOK, LAYER, Agreement, long_prompts
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import bind_adds
 from steerwidgets.engine.model import SteeredModel
-from steerwidgets.study.dose import STOPS, trunk_of
+from steerwidgets.study.curves import trunk_of
+from steerwidgets.study.dose import STOPS
 
 FORWARD, TRUNK, FILL = "an ordinary forward, raw Hugging Face", "the prompt's trunk, once", "filling 41 stops"
 LOOKUP, MOVE, TRACE = "a move, looked up", "a move, not filled, trunk kept", "a move, nnsight"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import steerwidgets as sw
+from steerwidgets.study.curves import Line, curves, trunk_of
 from steerwidgets.study.degeneration import degeneration, distinct, repeated
 from steerwidgets.study.dose_null import dose_null
 from steerwidgets.study.dose_table import dose_table
-from steerwidgets.study.logprobs import next_logprobs, trunk_of
 from steerwidgets.study.off_target import off_target
 from steerwidgets.study.rescore import rescore
 
@@ -50,11 +50,24 @@ BESIDE = {
 }
 
 
+def all_logprobs(model, adds, before=(), after=()):
+    """Of every token, a row a variant."""
+    [found] = curves(model, [Line(PROMPT, adds)], before, after, 0, range(260))
+    assert found.ids.tolist() == list(range(260))
+    return found
+
+
 @pytest.mark.parametrize("name", BESIDE)
 def test_every_stop_is_what_the_list_of_interventions_gives(llama, name):
     active, before, after = BESIDE[name]
     adds = [sw.Add(active.vector, m, active.positions, active.space, active.error_term) for m in STOPS]
-    found = next_logprobs(llama.model, PROMPT, adds, before, after)
+    line = all_logprobs(llama.model, adds, before, after)
+    plain, without = (llama.model.logits(PROMPT, steps)[0].log_softmax(-1) for steps in ([], [*before, *after]))
+    assert (line.plain - plain).abs().max() < 1e-4
+    assert (line.without - without).abs().max() < 1e-4
+    found = line.stops
+    for kl, row in zip(line.kl, found, strict=True):
+        assert float(kl) == pytest.approx(float((row.exp() * (row - plain)).sum()), abs=1e-4)
     for row, add in zip(found, adds, strict=True):
         expected = llama.model.logits(PROMPT, [*before, add, *after])[0].log_softmax(-1)
         assert (row - expected).abs().max() < 1e-4
@@ -64,23 +77,14 @@ def test_every_stop_is_what_the_list_of_interventions_gives(llama, name):
 
 def test_the_order_of_edits_in_sae_space_is_kept(llama):
     active, before, after = BESIDE["SAE space, where the order counts"]
-    kept = next_logprobs(llama.model, PROMPT, [active], before, after)
-    turned = next_logprobs(llama.model, PROMPT, [active], after, before)
+    kept = all_logprobs(llama.model, [active], before, after).stops
+    turned = all_logprobs(llama.model, [active], after, before).stops
     assert (kept - turned).abs().max() > 1e-3
 
 
 def test_rows_that_are_not_alike_are_refused(llama):
     with pytest.raises(ValueError, match="must share hook point and positions"):
-        next_logprobs(llama.model, PROMPT, [sw.Add(vector(0)), sw.Add(vector(0), positions="all")])
-
-
-def test_batches_of_rows_give_the_same(llama, monkeypatch):
-    adds = [sw.Add(vector(0), m) for m in STOPS]
-    whole = next_logprobs(llama.model, PROMPT, adds)
-    monkeypatch.setattr("steerwidgets.study.logprobs.MOST_LOGITS", 600)
-    assert (next_logprobs(llama.model, PROMPT, adds) - whole).abs().max() < 1e-5
-    stopped = next_logprobs(llama.model, PROMPT, adds, stop=iter([False, True]).__next__)
-    assert len(stopped) == 2
+        all_logprobs(llama.model, [sw.Add(vector(0)), sw.Add(vector(0), positions="all")])
 
 
 def test_the_table_holds_what_plain_passes_say(llama):

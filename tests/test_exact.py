@@ -241,6 +241,7 @@ def test_continuing_from_the_hook_point_equals_the_whole_run(tiny):
 def test_the_last_token_plan_runs_one_token_a_variant(llama):
     """Guards the speed, not the result: the shared prefix must not be computed again."""
     trunk = Trunk(llama.model.traces, llama.model.batch(PROMPTS), HookPoint.parse("blocks.2.hook_resid_post"))
+    assert trunk.residual.shape[0] == len(PROMPTS)
     seen = []
     handle = blocks(llama.module)[3].register_forward_hook(lambda m, i, o: seen.append(i[0].shape))
     trunk.logits(torch.tensor([0, 0, 0, 0, 1]), AddDirection(vector().direction), "last")

@@ -21,6 +21,10 @@ from nnsight.schema.config import CONFIG
 
 import steerwidgets as sw
 from steerwidgets.engine import ndif
+from steerwidgets.study.dose_null import dose_null
+from steerwidgets.study.dose_table import dose_table
+from steerwidgets.study.off_target import off_target
+from steerwidgets.study.rescore import rescore
 
 SERVER = Path(__file__).with_name("ndif_script.py")
 PROMPTS = ["one, two, three,", "a b", "January, February"]
@@ -76,6 +80,14 @@ def vector() -> sw.SteeringVector:
     coefficients = torch.zeros(40)
     coefficients[[1, 5, 7, 30]] = torch.tensor([0.9, -0.7, 1.3, -2.0])
     return sw.SteeringVector(torch.randn(24, generator=random) / 3, "blocks.2.hook_resid_post", "test", coefficients)
+
+
+def of_features() -> sw.SteeringVector:
+    """A vector that features can be dropped from."""
+    sae, coefficients = tiny_sae(activation="jumprelu"), vector().coefficients
+    rows = sae.W_dec[coefficients.nonzero()[:, 0]]
+    direction = coefficients @ sae.W_dec
+    return sw.SteeringVector(direction, "blocks.2.hook_resid_post", "features", coefficients, rows=rows)
 
 
 STEPS = {
@@ -141,6 +153,84 @@ def test_a_sweep_with_controls_is_two_jobs_or_as_many_as_its_limits_ask(remote, 
         cut = sw.sweep(remote.there, TASK, {"v": vector()}, **options)
     assert len(more) > len(jobs)
     pd.testing.assert_frame_equal(cut.table, here.table, atol=1e-5)
+
+
+ABLATED = {
+    "from a vector": (of_features(), TASK),
+    "from a vector added in the SAE's space": (sw.Add(of_features(), space="sae"), TASK),
+    "from a vector on plain prompts": (of_features(), PROMPTS),
+    "from the model": ([1, 5, 7, 30], TASK),
+    "from every block at once": ([1, 5, 7, 30], TASK),
+}
+
+
+@pytest.mark.parametrize("name", ABLATED)
+def test_ablations_are_one_job_beside_what_they_compare_with(remote, server, name):
+    what, asked = ABLATED[name]
+    options = {"at": "every layer"} if "every" in name else {}
+    options |= {"positions": "last", "by": "logit_diff"}
+    with ndif.counting() as jobs:
+        there = sw.ablate_each(remote.there, what, asked, **options)
+    here = sw.ablate_each(remote.here, what, asked, **options)
+    pd.testing.assert_frame_equal(there.cells, here.cells, atol=1e-5)
+    # What the answers are is known only when the first job is back.
+    assert len(jobs) == 2 + (asked is PROMPTS)
+    assert max(job.received for job in jobs) < 10_000
+
+
+def test_a_choice_on_ndif_is_one_job_a_step(remote, server):
+    prompts = ["one, two,", "three, four,", "a b c", "January,", "x y", "five, six,"]
+    options = {"by": "p_answer", "positions": "last", "multiplier": 2.0}
+    with ndif.counting() as jobs:
+        there = sw.greedy_ablation(remote.there, of_features(), prompts, **options)
+    here = sw.greedy_ablation(remote.here, of_features(), prompts, **options)
+    assert there.dropped.ids == here.dropped.ids
+    pd.testing.assert_frame_equal(there.path, here.path, atol=1e-5)
+    pd.testing.assert_frame_equal(there.random, here.random, atol=1e-5)
+    # Two for each half, one a step that was tried, and one for all that is held out.
+    assert len(jobs) <= 4 + len(there.dropped) + 1 + 1
+
+
+BESIDE = {
+    "alone": ((), ()),
+    "others at its hook point": ((sw.Ablate([5], "last"),), (sw.Add(2 * vector(), 0.5, "last"),)),
+    "others elsewhere": ((sw.Add(vector(), 0.5, "all"),), ()),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("space", ["residual", "sae"])
+def test_a_slider_its_band_and_its_unrelated_prompts_are_a_small_job_each(remote, server, name, space):
+    before, after = BESIDE[name]
+    add = sw.Add(vector(), positions="last", space=space)
+    stops = (-1.0, 0.0, 1.5)
+
+    def asked(model):
+        table = dose_table(model, "one, two,", add, stops, before, after, k=3, track=[7])
+        null = dose_null(model, "one, two,", add, table.ids, stops, before, after, draws=3)
+        return table, null, off_target(model, add, stops, before, after, PROMPTS)
+
+    with ndif.counting() as jobs:
+        there = asked(remote.there)
+    here = asked(remote.here)
+    assert len(jobs) == 3
+    assert max(job.received for job in jobs) < 10_000
+    assert there[0].ids == here[0].ids
+    assert there[0].dose.tokens == here[0].dose.tokens
+    assert there[2].top == here[2].top
+    numbers = [(0, "baseline"), (0, "without"), (0, "logprobs"), (0, "kl"), (1, "logprobs"), (1, "kl"), (2, "kl")]
+    for n, field in numbers:
+        assert torch.allclose(getattr(there[n], field), getattr(here[n], field), atol=1e-5), field
+
+
+def test_a_text_is_scored_again_without_its_logits(remote, server):
+    said = remote.here.generate(PROMPTS[0], STEPS["add"], max_new_tokens=6)
+    with ndif.counting() as jobs:
+        there = rescore(remote.there, said, STEPS["clamp"])
+    here = rescore(remote.here, said, STEPS["clamp"])
+    assert there.tokens == here.tokens
+    assert there.logprobs == pytest.approx(here.logprobs, abs=1e-5)
+    assert [job.received < 6 * 260 for job in jobs] == [True]
 
 
 def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog, tmp_path):

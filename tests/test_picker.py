@@ -375,12 +375,13 @@ def test_only_what_is_found_is_measured(bridge, picker):
 
 
 def test_progress_and_stop(bridge, picker, monkeypatch):
+    from steerwidgets.engine import asked
     from steerwidgets.study import panel
 
     picker._do_ready()
     picker.wait()
     monkeypatch.setattr(panel, "MAX_ROWS", 5)
-    real, batches = panel.Panel._logits, []
+    real, batches = asked.Asked.logits, []
 
     def slow(self, *args):
         import time
@@ -389,7 +390,7 @@ def test_progress_and_stop(bridge, picker, monkeypatch):
         time.sleep(0.25)
         return real(self, *args)
 
-    monkeypatch.setattr(panel.Panel, "_logits", slow)
+    monkeypatch.setattr(asked.Asked, "logits", slow)
     monkeypatch.setattr("steerwidgets.study.ablation.PARTIAL", -1.0)
     b = bridge(picker)
     b.settle()

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from torch.nn.utils.rnn import pad_sequence
 
 import steerwidgets as sw
+from steerwidgets.core.answers import reduced
 from steerwidgets.core.edits import apply_edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.sae import combine
@@ -20,7 +22,7 @@ from steerwidgets.engine.layouts import blocks
 from steerwidgets.engine.trunk import Trunk, column_bytes
 from steerwidgets.study import packing
 from steerwidgets.study.compare import FeatureComparison
-from steerwidgets.study.scoring import Item, Rows, score_cells, score_item, task_items
+from steerwidgets.study.scoring import Item, Rows, scores_of, task_items, want_of
 
 HOOK = "blocks.2.hook_resid_post"
 VECTOR = sw.SteeringVector(torch.randn(24, generator=torch.Generator().manual_seed(1)), HOOK, "v")
@@ -132,6 +134,12 @@ def test_columns_that_run_again(llama):
     assert inside.columns("last") == width
 
 
+def scored(model, items, logits, baselines):
+    numbers = iter(range(len(items)))
+    want = want_of(items, logits.shape[1], [None if b is None else next(numbers) for b in baselines])
+    return scores_of(model, items, reduced(logits, want, [b for b in baselines if b is not None]), want)
+
+
 def test_a_batch_is_scored_as_its_cells_one_by_one(llama):
     """Answers of several tokens, foils and baselines; against log-probabilities by torch's own softmax."""
     task = sw.Task("t", ["one,", "two, two,", "three"], ["x", ("xyz", "xyq", "b"), "ab"], [None, "n", "wx"], join="")
@@ -140,13 +148,14 @@ def test_a_batch_is_scored_as_its_cells_one_by_one(llama):
     rows, vocab = sum(len(item.forced) for item in items), llama.module.config.vocab_size
     logits = 3 * torch.randn(rows, 4, vocab, generator=torch.Generator().manual_seed(0))
     baselines = [None, torch.randn(vocab).log_softmax(-1), None, torch.randn(vocab).log_softmax(-1), None]
-    found = score_cells(llama.model, items, logits, baselines)
+    found = scored(llama.model, items, logits, baselines)
     start = 0
     for item, baseline, score in zip(items, baselines, found, strict=True):
         logprobs = logits[start : start + len(item.forced)].log_softmax(-1)
         tables = [table[-1 - len(f) :] for f, table in zip(item.forced, logprobs, strict=True)]
         start += len(tables)
-        alone = score_item(llama.model, item, tables, baseline)
+        padded = pad_sequence(tables, batch_first=True, padding_side="left")
+        [alone] = scored(llama.model, [item], padded, [baseline])
         for name, value in vars(alone).items():
             assert getattr(score, name) == pytest.approx(value, abs=1e-5, nan_ok=True), name
         of = dict(zip(item.forced, tables, strict=True))
@@ -172,7 +181,7 @@ def test_only_numbers_leave_the_device_when_a_batch_is_scored(llama, monkeypatch
     monkeypatch.setattr(torch.Tensor, "tolist", lambda x: copied.append(x.numel()) or tolist(x))
     items = task_items(llama.model, sw.Task("t", ["one,"], ["x"]))
     logits = torch.randn(40, 1, llama.module.config.vocab_size)
-    score_cells(llama.model, items * 40, logits, [logits[0, 0]] * 40)
+    scored(llama.model, items * 40, logits, [logits[0, 0]] * 40)
     # Answers are of one or two tokens.
     assert copied and max(copied) <= 80
 

@@ -880,7 +880,9 @@ def added(llama, monkeypatch):
     call, waiting = AddDirection.__call__, []
 
     def spy(self, x):
-        waiting.append(self.direction.reshape(-1, self.direction.shape[-1]))
+        # What divergences are taken from has a direction of one zero.
+        if self.direction.shape[-1] > 1:
+            waiting.append(self.direction.reshape(-1, self.direction.shape[-1]))
         return call(self, x)
 
     def run(asked, vectors, multipliers, positions="all", **options):

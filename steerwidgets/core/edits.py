@@ -113,7 +113,18 @@ class Chain:
         return x
 
 
-Edit = AddDirection | EditFeatures | Reconstruct | Replace | Chain
+@dataclass(frozen=True, eq=False)
+class OnRows:
+    """`edit` on some rows of a batch, bool [n]; the others pass unchanged."""
+
+    edit: Edit
+    rows: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.where(self.rows[:, None, None].to(x.device), self.edit(x), x)
+
+
+Edit = AddDirection | EditFeatures | Reconstruct | Replace | Chain | OnRows
 
 
 def edit_features(
@@ -165,6 +176,8 @@ def holds_sae(edit: Edit) -> bool:
     """Whether an edit needs a whole SAE, not only the rows of the features that it names."""
     if isinstance(edit, Chain):
         return any(holds_sae(each) for each in edit.edits)
+    if isinstance(edit, OnRows):
+        return holds_sae(edit.edit)
     return isinstance(edit, Reconstruct) or (isinstance(edit, EditFeatures) and edit.index is not None)
 
 

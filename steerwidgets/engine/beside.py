@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steerwidgets.core.answers import answers
+from steerwidgets.core.answers import log_softmax, reduced
 from steerwidgets.core.edits import apply_edit
 
 
@@ -26,8 +26,9 @@ def copied(cache: Any, prefix: Any, below: int, rows: Tensor, length: int) -> An
     return cache
 
 
-def fill(cache: Any, full: Any, below: int, part: dict[str, Any]) -> Any:
+def fill(cache: Any, full: Any, part: dict[str, Any]) -> Any:
     """As `copied`, for the sequences of a part, from the cache of its chunk."""
+    below = part["below"]
     prefix = [(layer.keys, layer.values) for layer in full.layers[below:]]
     return copied(cache, prefix, below, part["branches"].row, prefix[0][0].shape[-2] - part["q"])
 
@@ -46,6 +47,12 @@ def trunk_inputs(chunk: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Te
     return inputs, {"position_ids": chunk["index"].clamp(min=0)}
 
 
+def whole_inputs(chunk: dict[str, Any], part: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The rows of a part as they are run from their tokens."""
+    inputs = {name: chunk[name][part["rows"]] for name in ("input_ids", "attention_mask")}
+    return inputs, {"position_ids": chunk["index"][part["rows"]].clamp(min=0)}
+
+
 def part_inputs(chunk: dict[str, Any], part: dict[str, Any], x: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Token ids, which nothing reads any more, and how the columns of `x` stand in their sequences."""
     branches = part["branches"]
@@ -57,18 +64,26 @@ def part_inputs(chunk: dict[str, Any], part: dict[str, Any], x: Tensor) -> tuple
     return {"input_ids": ids}, {"attention_mask": mask.to(x.device), "position_ids": positions.to(x.device)}
 
 
-def columns(part: dict[str, Any], x: Tensor, last: int) -> Tensor:
-    """The `last` columns of each variant in what the blocks above have made of `start`, [r, last, d_model]."""
+def columns(x: Tensor, part: dict[str, Any]) -> Tensor:
+    """The `last` columns of each row in what the last block gives, [r, last, d_model]."""
     if part["branches"] is None:
-        return x[:, -last:].contiguous()
-    return x.flatten(0, 1)[part["branches"].columns(last).to(x.device)]
+        return x[:, -part["last"] :].contiguous()
+    return x.flatten(0, 1)[part["branches"].columns(part["last"]).to(x.device)]
 
 
-def told(logits: Tensor, part: dict[str, Any], baselines: Any) -> Any:
-    """The logits themselves where nothing less is asked for; what is asked of them elsewhere."""
-    ask = part["ask"]
-    if ask is None:
-        return logits.float().cpu()
-    found = answers(logits, ask, [baselines[n] for n in ask["baselines"].tolist()])
+def ends(logits: Tensor, columns: Tensor) -> Tensor:
+    """Log-probabilities of one column, counted from the right, of each row, [r, vocab]."""
+    return log_softmax(logits[torch.arange(len(logits)), columns.to(logits.device)])
+
+
+def told(logits: Tensor, part: dict[str, Any], baselines: list[Any]) -> Any:
+    """What a part wants of its logits; a reference is put into `baselines`, for the parts that follow."""
+    want = part["want"]
+    if want is not None and "columns" in want:
+        baselines[:] = ends(logits, want["columns"])
+        return None
+    found = reduced(logits, want, baselines)
+    if want is None:
+        return found.cpu()
     # The vocabulary has less than 2 ** 31 tokens.
-    return {name: (x.int() if name == "greedy" else x).cpu() for name, x in found.items()}
+    return {name: (x if x.is_floating_point() else x.int()).cpu() for name, x in found.items()}

@@ -9,7 +9,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -94,6 +94,18 @@ def watching(tell: Callable[[str, str, str], Any] | None, stop: Callable[[], boo
         yield
     finally:
         _watch.reset(token)
+
+
+def watched() -> bool:
+    """Whether somebody watches the jobs that are sent here."""
+    return _watch.get() is not None
+
+
+def for_thread() -> Context:
+    """What a thread has to run in to know of `resume` and `counting` round its start; nobody watches it yet."""
+    context = copy_context()
+    context.run(_watch.set, None)
+    return context
 
 
 @contextmanager

@@ -8,15 +8,17 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from nnsight import save
 from nnsight.intervention.backends.local import LocalSimulationBackend
 from nnsight.ndif import register
 from torch import Tensor
 
+from steerwidgets.core.answers import reduced
 from steerwidgets.core.edits import Edit, apply_edit, holds_sae, outcome
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.engine.batches import Batch
-from steerwidgets.engine.beside import columns, fill, part_inputs, start, told, trunk_inputs
+from steerwidgets.engine.beside import columns, fill, part_inputs, start, told, trunk_inputs, whole_inputs
 from steerwidgets.engine.branches import Branches
 from steerwidgets.engine.layouts import layout_of, unembedding_path
 from steerwidgets.engine.ndif import Waiting
@@ -73,7 +75,7 @@ class Traces:
         Args:
             cache: filled with keys and values, if given.
         """
-        [(envoy, side, _)] = self._plan([(hook, [])])
+        envoy, side = self.site(hook)
         plan = self._plan(self._masked(edits, batch.index, batch.lengths))
         inputs, options = self._inputs(batch)
         device = self.device
@@ -89,19 +91,21 @@ class Traces:
         return x
 
     @torch.no_grad()
-    def logits(self, batch: Batch, edits: Sequence[PlacedEdit] = (), last: int = 1) -> Tensor:
-        """Logits of the `last` columns under `edits`, [n, last, vocab], on the model's device."""
-        if self.remote:
-            edits = self._light(batch, edits)
-        plan = self._plan(self._masked(edits, batch.index, batch.lengths))
+    def logits(self, batch: Batch, edits: Sequence[PlacedEdit] = (), last: int = 1, want: Any = None) -> Any:
+        """Logits of the `last` columns under `edits`, [n, last, vocab], on the model's device.
+
+        Args:
+            want: what of them, as `core.answers.reduced` takes it; on NDIF nothing else comes back.
+        """
+        plan = self.plan(batch, edits)
         lm, head = self.lm, self.head
         inputs, options = self._inputs(batch)
         with _LOCK, lm.trace(inputs, **options, use_cache=False):
             edit_sites(plan, apply_edit)
             # contiguous: a strided view sends torch to one small product a row, ten times slower at 264 rows.
             head.input = head.input[:, -last:].contiguous()
-            logits = lm.output.logits.save()
-        return logits
+            found = lm.output.logits.save() if want is None else save(reduced(lm.output.logits, want))
+        return found
 
     @torch.no_grad()
     def continue_from(
@@ -116,7 +120,7 @@ class Traces:
             residual: [n, q, d_model], of all columns, or with a `cache` of the last q.
             cache: keys and values of the columns before those.
         """
-        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(self.blocks_below(hook))]
+        blocks = self.blocks(hook)
         lm, head = self.lm, self.head
         inputs, options = self._inputs(batch, residual.shape[1])
         residual = residual.to(self.device, lm.dtype)
@@ -128,19 +132,17 @@ class Traces:
         return logits
 
     @torch.no_grad()
-    def variants(self, hook: HookPoint, chunks: Sequence[dict[str, Any]]) -> list[Any]:
+    def variants(self, chunks: Sequence[dict[str, Any]]) -> list[Any]:
         """Many variants of batches as one job: each batch runs once, edits are applied and results reduced there.
 
-        Equal to a `Trunk` of each chunk, whose `remote_chunk` says what a chunk is.
+        Args:
+            chunks: as `asked.answered` packs them.
 
         Returns:
             for each part of each chunk, in order, what `beside.told` gives.
         """
         from transformers import DynamicCache
 
-        [(envoy, side, _)] = self._plan([(hook, [])])
-        below = self.blocks_below(hook)
-        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(below)]
         lm, head = self.lm, self.head
         # nnsight finds the inner traces by their lines in the source written anew: one line a statement, no comment.
         # Lists hold what a trace gives, since a name bound inside one would be that trace's own.
@@ -148,21 +150,30 @@ class Traces:
             found: Any = [].save()  # type: ignore[attr-defined]
             for chunk in chunks:
                 trunk: list[Any] = []
+                baselines: list[Any] = []
+                blocks = chunk["blocks"]
                 cache = DynamicCache(config=lm.config) if chunk["cached"] else None
-                inputs, options = trunk_inputs(chunk)
-                with lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None):
-                    trunk.append(read_site(envoy, side))
-                    head.input = head.input[:, -1:].contiguous()
-                    trunk.append(lm.output.logits[chunk["baselines"], -1].float().log_softmax(-1))
+                if chunk["shared"]:
+                    inputs, options = trunk_inputs(chunk)
+                    with lm.trace(inputs, **options, past_key_values=cache, use_cache=cache is not None):
+                        trunk.append(read_site(*chunk["site"]))
+                        head.input = head.input[:, -1:].contiguous()
                 for part in chunk["parts"]:
-                    x = start(trunk[0], part)
-                    inputs, options = part_inputs(chunk, part, x)
-                    held = fill(DynamicCache(config=lm.config), cache, below, part) if part["branches"] else None
-                    with lm.trace(inputs, **options, past_key_values=held, use_cache=held is not None):
-                        for block in blocks:
-                            block.skip(x)
-                        head.input = columns(part, head.input, chunk["last"])
-                        found.append(told(lm.output.logits, part, trunk[1]))
+                    if part["plan"] is not None:
+                        inputs, options = whole_inputs(chunk, part)
+                        with lm.trace(inputs, **options, use_cache=False):
+                            edit_sites(part["plan"], apply_edit)
+                            head.input = columns(head.input, part)
+                            found.append(told(lm.output.logits, part, baselines))
+                    else:
+                        x = start(trunk[0], part)
+                        inputs, options = part_inputs(chunk, part, x)
+                        held = fill(DynamicCache(config=lm.config), cache, part) if part["branches"] else None
+                        with lm.trace(inputs, **options, past_key_values=held, use_cache=held is not None):
+                            for block in blocks:
+                                block.skip(x)
+                            head.input = columns(head.input, part)
+                            found.append(told(lm.output.logits, part, baselines))
         return list(found)
 
     @torch.no_grad()
@@ -174,7 +185,7 @@ class Traces:
             branches: how they stand in sequences.
             cache: keys and values of the columns before, one row a sequence.
         """
-        blocks = [self._module(f"{self.layout.blocks}.{i}") for i in range(self.blocks_below(hook))]
+        blocks = self.blocks(hook)
         lm, head, device = self.lm, self.head, self.device
         packed = branches.pack(residual.to(device, lm.dtype))
         inputs = {"input_ids": torch.zeros(packed.shape[:2], dtype=torch.long, device=device)}
@@ -190,6 +201,20 @@ class Traces:
             head.input = head.input.flatten(0, 1)[wanted]
             logits = lm.output.logits.save()
         return logits
+
+    def plan(self, batch: Batch, edits: Sequence[PlacedEdit]) -> list[Any]:
+        """Edits as `sites.edit_sites` takes them; on NDIF none takes a whole SAE along."""
+        edits = self._light(batch, edits) if self.remote else edits
+        return self._plan(self._masked(edits, batch.index, batch.lengths))
+
+    def site(self, hook: HookPoint) -> tuple[Any, str]:
+        """What `sites.read_site` reads at a hook point."""
+        [(envoy, side, _)] = self._plan([(hook, [])])
+        return envoy, side
+
+    def blocks(self, hook: HookPoint) -> list[Any]:
+        """The blocks below a hook point."""
+        return [self._module(f"{self.layout.blocks}.{i}") for i in range(self.blocks_below(hook))]
 
     def blocks_below(self, hook: HookPoint) -> int:
         """How many blocks run before this hook point is reached."""

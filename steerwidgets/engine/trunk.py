@@ -6,10 +6,9 @@ steered one, are the same for all edits. Only the rest is computed again, exactl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from functools import cached_property
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from steerwidgets.core.edits import Edit, apply_edit, holds_sae, outcome
@@ -39,33 +38,43 @@ class Trunk:
         self.traces, self.batch, self.hook = traces, batch, hook
         self.width = batch.input_ids.shape[1]
         self._below = traces.blocks_below(hook)
-        self._prefix: list[tuple[Tensor, Tensor]] | None = None
-        self.residual: Tensor | None = None
+        self.shared = traces.can_continue_from(hook)
         # On NDIF a batch runs up to the hook point anew for each job, which costs less than to fetch what it gives.
-        self.remote = bool(traces.remote) and traces.can_continue_from(hook)
-        self._grown = self.remote and not any(
-            getattr(layer, "is_sliding", False) for layer in _new_cache(traces).layers
-        )
-        if traces.remote or not traces.can_continue_from(hook):
-            return
-        cache = _new_cache(traces)
-        self.residual = traces.capture(batch, hook, cache)
+        self._here = self.shared and not traces.remote
+
+    @cached_property
+    def residual(self) -> Tensor:
+        """Activations at the hook point, float32 [n, width, d], captured when they are first needed."""
+        return self._kept[0] if self._here else self.traces.capture(self.batch, self.hook)
+
+    @cached_property
+    def _kept(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]] | None]:
+        """On this machine: the activations, and keys and values above the hook point."""
+        cache = _new_cache(self.traces)
+        residual = self.traces.capture(self.batch, self.hook, cache)
         layers = cache.layers
         # A sliding-window layer forgets the tokens that a shorter prefix would need.
-        if layers and all(layer.keys.shape[-2] == self.width for layer in layers):
-            self._prefix = [(layer.keys, layer.values) for layer in layers[self._below :]]
+        whole = layers and all(layer.keys.shape[-2] == self.width for layer in layers)
+        return residual, [(layer.keys, layer.values) for layer in layers[self._below :]] if whole else None
+
+    @property
+    def _prefix(self) -> list[tuple[Tensor, Tensor]] | None:
+        return self._kept[1] if self._here else None
+
+    @cached_property
+    def _grows(self) -> bool:
+        """Whether variants can share keys and values of the tokens before them."""
+        if self._here:
+            return self._prefix is not None
+        return self.shared and not any(getattr(layer, "is_sliding", False) for layer in _new_cache(self.traces).layers)
 
     def logits(self, rows: Tensor, edit: Edit, positions: Positions, last: int = 1) -> Tensor:
         """Logits of the `last` columns of `rows` [r] under an edit, float [r, last, vocab].
 
         A row may stand several times in `rows`; the edit's own row dimension, if it has one, follows `rows`.
         """
-        if self.remote:
-            part = self.remote_part(rows, edit, positions, last)
-            [logits] = self.traces.variants(self.hook, [self.remote_chunk([part], last)])
-            return cast(Tensor, logits)
         batch = Batch(self.batch.input_ids[rows], self.batch.attention_mask[rows], self.batch.lengths[rows])
-        if self.residual is None:
+        if not self._here:
             return self.traces.logits(batch, [(self.hook, edit, positions)], last)
         mask = position_mask(positions, batch.index, batch.lengths)
         at = rows.to(self.residual.device)
@@ -78,35 +87,13 @@ class Trunk:
         cache = self._cache(branches.row, self.width - q)
         return self.traces.branch_from(self.hook, tail, branches, last, cache)
 
-    def remote_part(self, rows: Tensor, edit: Edit, positions: Positions, last: int, ask: Any = None) -> dict[str, Any]:
-        """`logits` of the same arguments as data that travel; `ask` says what of them comes back, if not all."""
+    def packed(self, rows: Tensor, edit: Edit, positions: Positions, last: int) -> dict[str, Any]:
+        """`logits` of the same arguments as data that travel."""
         mask = position_mask(positions, self.batch.index[rows], self.batch.lengths[rows])
         q = self._columns(mask, last)
         edit = self._light(rows, edit, mask)
-        return {
-            "rows": rows,
-            "edit": edit,
-            "mask": mask[:, -q:],
-            "q": q,
-            "branches": Branches.of(self.batch, rows, q) if q < self.width else None,
-            "ask": ask,
-        }
-
-    def remote_chunk(self, parts: list[dict[str, Any]], last: int, baselines: Sequence[int] = ()) -> dict[str, Any]:
-        """This batch and its variants as data that travel.
-
-        Args:
-            baselines: rows whose unsteered next-token distribution divergences are taken from.
-        """
-        return {
-            "input_ids": self.batch.input_ids,
-            "attention_mask": self.batch.attention_mask,
-            "index": self.batch.index,
-            "cached": any(part["branches"] is not None for part in parts),
-            "baselines": torch.tensor(list(baselines), dtype=torch.long),
-            "last": last,
-            "parts": parts,
-        }
+        branches = Branches.of(self.batch, rows, q) if q < self.width else None
+        return {"edit": edit, "mask": mask[:, -q:], "q": q, "branches": branches, "below": self._below}
 
     def columns(self, positions: Positions, last: int = 1) -> int:
         """How many columns of a row run again for each of its edits."""
@@ -114,10 +101,15 @@ class Trunk:
 
     @property
     def nbytes(self) -> int:
-        """Memory that this trunk holds."""
-        held = [tensor for pair in self._prefix or () for tensor in pair]
-        held += [] if self.residual is None else [self.residual]
+        """Memory that this trunk holds now."""
+        residual, prefix = vars(self).get("_kept", (vars(self).get("residual"), None))
+        held = [tensor for pair in prefix or () for tensor in pair] + ([] if residual is None else [residual])
         return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    def release(self) -> None:
+        """Give the memory back; what is needed again is captured again."""
+        vars(self).pop("_kept", None)
+        vars(self).pop("residual", None)
 
     def row_bytes(self, positions: Positions, last: int, d_sae: int = 0) -> int:
         """Memory that one row of `logits` takes at its peak, estimated; `d_sae` features if the edit needs them."""
@@ -134,12 +126,10 @@ class Trunk:
         """The edit itself, or where it would take a whole SAE along, what it makes of the columns it changes."""
         if not holds_sae(edit):
             return edit
-        if self.residual is None:
-            self.residual = self.traces.capture(self.batch, self.hook)
         return outcome(self.residual[rows], edit, mask)
 
     def _columns(self, mask: Tensor, last: int) -> int:
-        if self._prefix is None and not self._grown:
+        if not self._grows:
             return self.width
         steered = mask.any(0)
         # At least the scored columns run; at least one token must stay behind for a prefix to exist.

@@ -35,7 +35,10 @@ CELLS = [
 
 @dataclass(frozen=True)
 class Cost:
-    """What a measurement takes: `variants` (features, alone or in sets) on `prompts`, in about `seconds`."""
+    """What a measurement takes: `variants` (features, alone or in sets) on `prompts`, in about `seconds`.
+
+    On NDIF `seconds` is nan: it is one job, and waits in a queue.
+    """
 
     variants: int
     prompts: int
@@ -46,8 +49,9 @@ class Cost:
         return self.variants * self.prompts
 
     def __str__(self) -> str:
-        about = f"{self.seconds:.0f} s" if self.seconds < 90 else f"{self.seconds / 60:.0f} min"
-        return f"{self.variants} variants x {self.prompts} prompts = {self.cells} cells, about {about}"
+        about = f"about {self.seconds:.0f} s" if self.seconds < 90 else f"about {self.seconds / 60:.0f} min"
+        about = "one job on NDIF" if np.isnan(self.seconds) else about
+        return f"{self.variants} variants x {self.prompts} prompts = {self.cells} cells, {about}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +200,11 @@ def measure(
     def told(n: int) -> None:
         nonlocal done
         done += n
+        tell(f"{done // len(subject.items)} of {len(features)} features")
+
+    def tell(message: str) -> None:
         if progress is not None:
-            progress(done, total, f"{done // len(subject.items)} of {len(features)} features")
+            progress(min(done, total), total, message)
 
     measured, shown = 0, time.monotonic()
 
@@ -205,15 +212,17 @@ def measure(
         about = subject.about | {"measured": measured, "finished": measured == len(features)}
         return AblationResult(pd.DataFrame(cells, columns=CELLS), subject.by, subject.vector, about)
 
-    conditions = (subject.without([i]) for i in features)
-    for feature, scores in zip(features, subject.panel.scores(conditions, stop, told), strict=False):
-        cells += _cells(subject, FEATURE, feature, scores)
-        measured += 1
+    # Without a vector, all at once are measured beside each alone.
+    together = [(ALL, None)] if subject.vector is None and len(features) > 1 else []
+    asked: list[tuple[str, int | None]] = [*((FEATURE, i) for i in features), *together]
+    conditions = (subject.without(features if i is None else [i]) for _, i in asked)
+    scored = subject.panel.scores(conditions, stop, told, tell if progress else None)
+    for (what, feature), scores in zip(asked, scored, strict=False):
+        cells += _cells(subject, what, feature, scores)
+        measured += what == FEATURE
         if partial is not None and time.monotonic() - shown > PARTIAL:
             partial(result())
             shown = time.monotonic()
-    if subject.vector is None and measured == len(features) > 1 and not (stop and stop()):
-        cells += _cells(subject, ALL, None, next(subject.panel.scores([subject.without(features)])))
     return result()
 
 

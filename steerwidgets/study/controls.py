@@ -123,6 +123,14 @@ def random_direction(vector: SteeringVector, draw: int, seed: int = 0) -> Steeri
     return SteeringVector(torch.nn.functional.normalize(x, dim=0), vector.hook, f"random {draw}")
 
 
+def unsteered(studied: Variant) -> Variant:
+    """Nothing is added."""
+    base = studied.add.vector
+    zero = SteeringVector(torch.zeros_like(base.direction), base.hook, "nothing")
+    add = replace(studied.add, space="residual", error_term="keep")
+    return Variant("unsteered", "unsteered", 0, add, _always(zero))
+
+
 def reconstruction(model: SteeredModel, studied: Variant) -> Variant:
     """SAE in, SAE out: nothing is added, and the error term is dropped."""
     sae = model.need_sae("the reconstruction control")

@@ -15,9 +15,8 @@ from steerwidgets.core.positions import Positions
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
-from steerwidgets.study.logprobs import divergence, next_logprobs, trunk_of
+from steerwidgets.study.curves import Curves, Line, curves
 
-__all__ = ["STOPS", "DoseResponse", "dose_response", "trunk_of"]
 STOPS = tuple(np.linspace(-4, 4, 41).round(2).tolist())
 
 
@@ -77,28 +76,17 @@ def dose_response(
         ValueError: no multipliers, or k outside the vocabulary.
     """
     add = vector if isinstance(vector, Add) else Add(vector)
-    model.bind(add)
     if not len(multipliers):
         raise ValueError("there are no multipliers; give at least one.")
     positions = model.preset.positions if positions is None else positions
-    adds = [replace(add, multiplier=m, positions=positions) for m in multipliers]
-    return responses(model, prompt, multipliers, next_logprobs(model, prompt, adds, trunk=trunk), k)
+    adds = [replace(add, multiplier=float(m), positions=positions) for m in multipliers]
+    [found] = curves(model, [Line(prompt, adds, trunk)], k=k)
+    return response_of(model, prompt, multipliers, found)
 
 
-def responses(
-    model: SteeredModel, prompt: str, multipliers: Sequence[float], logprobs: Tensor, k: int = 10
-) -> DoseResponse:
-    """What `dose_response` says of log-probabilities [stops, vocab] that are there already.
-
-    Raises:
-        ValueError: k is outside the vocabulary.
-    """
-    if not 1 <= k <= logprobs.shape[1]:
-        raise ValueError(f"k={k} is out of range; the vocabulary has {logprobs.shape[1]} tokens.")
-    top = logprobs.topk(k, dim=-1)
-    texts = {i: model.tokenizer.decode([i]) for i in top.indices.unique().tolist()}
-    tokens = tuple(tuple(texts[i] for i in row) for row in top.indices.tolist())
-    kl = torch.full((len(multipliers),), torch.nan)
-    if 0.0 in multipliers:
-        kl = divergence(logprobs, logprobs[list(multipliers).index(0.0)])
-    return DoseResponse(prompt, tuple(multipliers), top.indices, top.values.exp(), tokens, kl)
+def response_of(model: SteeredModel, prompt: str, multipliers: Sequence[float], found: Curves) -> DoseResponse:
+    """What `dose_response` says of curves that are there already."""
+    texts = {i: model.tokenizer.decode([i]) for i in found.top.unique().tolist()}
+    tokens = tuple(tuple(texts[i] for i in row) for row in found.top.tolist())
+    probs = found.stops.gather(1, torch.searchsorted(found.ids, found.top)).exp()
+    return DoseResponse(prompt, tuple(multipliers), found.top, probs, tokens, found.kl_zero)

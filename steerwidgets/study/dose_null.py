@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from steerwidgets.core.interventions import Add, Intervention
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.controls import random_direction
-from steerwidgets.study.logprobs import divergence, next_logprobs, unsteered
+from steerwidgets.study.curves import Line, curves, trunk_of
 
 Progress = Callable[[int, int, str], Any]
 
@@ -69,26 +69,31 @@ def dose_null(
     """
     if draws < 1:
         raise ValueError(f"draws={draws} is out of range; give 1 or more (20 give p-values down to 0.048).")
-    plain = unsteered(model, prompt, trunk)
-    kept = torch.tensor([*ids]).long()
     norm = add.vector.norm
-    found, kl = [], []
-    for draw in range(draws):
-        if stop is not None and stop():
-            break
-        random = random_direction(add.vector, draw, seed) * norm
-        adds = [
-            replace(add, vector=random, multiplier=float(m), space="residual", error_term="keep") for m in multipliers
-        ]
-        logprobs = next_logprobs(model, prompt, adds, before, after, trunk)
-        found.append(logprobs[:, kept])
-        kl.append(divergence(logprobs, plain))
+    trunk = trunk or trunk_of(model, prompt, add.vector.hook)
+
+    def lines() -> Iterator[Line]:
+        for draw in range(draws):
+            how = replace(
+                add, vector=random_direction(add.vector, draw, seed) * norm, space="residual", error_term="keep"
+            )
+            yield Line(prompt, [replace(how, multiplier=float(m)) for m in multipliers], trunk)
+
+    found: list[Tensor] = []
+    kl: list[Tensor] = []
+
+    def tell(message: str) -> None:
         if progress is not None:
-            progress(draw + 1, draws, "random directions of the same norm")
+            progress(len(found), draws, message)
+
+    for line in curves(model, lines(), before, after, 0, ids, stop, tell if progress else None):
+        found.append(line.at(ids))
+        kl.append(line.kl)
+        tell("random directions of the same norm")
     shape = (0, len(multipliers))
     return DoseNull(
         tuple(map(float, multipliers)),
         tuple(ids),
-        torch.stack(found) if found else torch.empty(*shape, len(kept)),
+        torch.stack(found) if found else torch.empty(*shape, len(ids)),
         torch.stack(kl) if kl else torch.empty(shape),
     )

@@ -11,8 +11,8 @@ from torch import Tensor
 from steerwidgets.core.interventions import Add, Intervention
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
-from steerwidgets.study.dose import STOPS, DoseResponse, responses
-from steerwidgets.study.logprobs import divergence, next_logprobs, unsteered
+from steerwidgets.study.curves import Line, curves
+from steerwidgets.study.dose import STOPS, DoseResponse, response_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,25 +69,20 @@ def dose_table(
     if not len(multipliers):
         raise ValueError("there are no multipliers; give at least one.")
     adds = [replace(add, multiplier=float(m)) for m in multipliers]
-    stops = next_logprobs(model, prompt, adds, before, after, trunk)
-    plain = unsteered(model, prompt, trunk)
-    beside = [*before, *after]
-    without = model.logits(prompt, beside)[0].log_softmax(-1) if beside else plain
-    rows = torch.cat([plain[None], without[None], stops])
-    peak = rows.amax(0)
-    chosen = torch.cat([rows.topk(min(k, rows.shape[1]), dim=-1).indices.flatten(), torch.tensor([*track]).long()])
-    chosen = chosen.unique()
-    ids = chosen[peak[chosen].argsort(descending=True, stable=True)]
-    kl = divergence(rows[1:], plain)
+    vocab = model.traces.lm.config.get_text_config().vocab_size
+    [found] = curves(model, [Line(prompt, adds, trunk)], before, after, min(k, vocab), track)
+    peak = torch.cat([found.plain[None], found.without[None], found.stops]).amax(0)
+    order = peak.argsort(descending=True, stable=True)
+    ids = found.ids[order].tolist()
     return DoseTable(
         prompt,
         tuple(map(float, multipliers)),
-        tuple(ids.tolist()),
-        tuple(model.tokenizer.decode([i]) for i in ids.tolist()),
-        plain[ids],
-        without[ids],
-        stops[:, ids],
-        kl[1:],
-        float(kl[0]),
-        responses(model, prompt, multipliers, stops, min(k, rows.shape[1])),
+        tuple(ids),
+        tuple(model.tokenizer.decode([i]) for i in ids),
+        found.plain[order],
+        found.without[order],
+        found.stops[:, order],
+        found.kl,
+        found.kl_without,
+        response_of(model, prompt, multipliers, found),
     )

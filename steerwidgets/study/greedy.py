@@ -158,20 +158,25 @@ def greedy_ablation(
 
     dropped: list[int] = []
     labels = dict(zip(selection.features.ids, selection.features.labels, strict=True))
-    rows = [_step(0, None, "", selection.value(selection.full), held_out, held_out.full)]
+    chosen_by = [selection.value(selection.full)]
     settled = False
     while len(dropped) < most and not halted():
         tell(len(dropped), most + 2, f"step {len(dropped) + 1}, at most {most}")
         best = _best(selection, dropped, halted)
-        if best is None or best[1] <= rows[-1]["selection"] + LEAST_GAIN:
+        if best is None or best[1] <= chosen_by[-1] + LEAST_GAIN:
             settled = best is not None
             break
         dropped.append(best[0])
-        [scores] = held_out.panel.scores([held_out.without(dropped)])
-        rows.append(_step(len(dropped), best[0], labels[best[0]], best[1], held_out, scores))
-    tell(most + 1, most + 2, f"{draws} random drops")
+        chosen_by.append(best[1])
+    tell(most + 1, most + 2, f"held-out prompts, and {draws} random drops")
     # A choice without what it is compared with would be no report: this part is short, and runs to its end.
-    drawn = [_random(held_out, len(dropped), seed, draw) for draw in range(draws)] if dropped else []
+    steps = [dropped[:n] for n in range(1, len(dropped) + 1)]
+    at_random = [_random(held_out, len(dropped), seed, draw) for draw in range(draws)] if dropped else []
+    scores = list(held_out.panel.scores([held_out.without(drop) for drop in [*steps, *at_random]]))
+    rows = [_step(0, None, "", chosen_by[0], held_out, held_out.full)]
+    for n, (i, own) in enumerate(zip(dropped, scores, strict=False), start=1):
+        rows.append(_step(n, i, labels[i], chosen_by[n], held_out, own))
+    drawn = [(draw, held_out.value(own), _right(own)) for draw, own in enumerate(scores[len(steps) :])]
     tell(most + 2, most + 2, "done")
     return GreedyAblation(
         held_out.vector.drop(dropped) if held_out.vector is not None and dropped else _given(vector),
@@ -200,18 +205,20 @@ def _best(selection: Subject, dropped: Sequence[int], halted: Callable[[], bool]
 
 
 def _step(step: int, feature: int | None, label: str, value: float, on: Subject, scores: list[Score]) -> dict[str, Any]:
-    right = sum(score.correct for score in scores)
     return {
         "step": step, "feature": feature, "label": label, "selection": value, "held_out": on.value(scores),
-        "right": right,
+        "right": _right(scores),
     }  # fmt: skip
 
 
-def _random(held_out: Subject, n: int, seed: int, draw: int) -> tuple[int, float, int]:
+def _random(held_out: Subject, n: int, seed: int, draw: int) -> list[int]:
     generator = torch.Generator().manual_seed(1_000_003 * seed + draw)
     order = torch.randperm(len(held_out.features), generator=generator)[:n].tolist()
-    [scores] = held_out.panel.scores([held_out.without([held_out.features.ids[i] for i in order])])
-    return draw, held_out.value(scores), sum(score.correct for score in scores)
+    return [held_out.features.ids[i] for i in order]
+
+
+def _right(scores: list[Score]) -> int:
+    return sum(score.correct for score in scores)
 
 
 def _halves(items: Sequence[Item], seed: int) -> tuple[list[int], list[int]]:

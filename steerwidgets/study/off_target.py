@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steerwidgets.core.interventions import Add, Intervention
 from steerwidgets.engine.model import SteeredModel
-from steerwidgets.study.logprobs import divergence, next_logprobs, unsteered
+from steerwidgets.study.curves import Line, curves
 from steerwidgets.study.tasks import OFF_TARGET
 
 
@@ -70,21 +70,24 @@ def off_target(
     if not len(prompts) or not len(multipliers):
         raise ValueError("off_target needs at least one prompt and one multiplier.")
     adds = [replace(add, multiplier=float(m)) for m in multipliers]
-    done, kl, plain, top, changed = [], [], [], [], []
+    done: list[str] = []
+    kl, plain, top, changed = [], [], [], []
     decode = model.tokenizer.decode
-    for prompt in prompts:
-        if stop is not None and stop():
-            break
-        baseline = unsteered(model, prompt)
-        logprobs = next_logprobs(model, prompt, adds, before, after)
-        best, own = logprobs.argmax(-1), int(baseline.argmax())
+
+    def tell(message: str) -> None:
+        if progress is not None:
+            progress(len(done), len(prompts), message)
+
+    lines = [Line(prompt, adds) for prompt in prompts]
+    found = curves(model, lines, before, after, 1, (), stop, tell if progress else None)
+    for prompt, line in zip(prompts, found, strict=False):
+        best, own = line.top[:, 0], int(line.top_plain[0])
         done.append(prompt)
-        kl.append(divergence(logprobs, baseline))
+        kl.append(line.kl)
         plain.append(decode([own]))
         top.append(tuple(decode([i]) for i in best.tolist()))
         changed.append(best != own)
-        if progress is not None:
-            progress(len(done), len(prompts), "unrelated prompts")
+        tell("unrelated prompts")
     shape = (0, len(multipliers))
     return OffTarget(
         tuple(done),

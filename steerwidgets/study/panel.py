@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import TypeVar
+from itertools import chain, groupby, islice
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from steerwidgets.core.edits import Edit
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Ablate, Add, bind_ablates, bind_adds
 from steerwidgets.core.positions import Positions
 from steerwidgets.core.sae import SAE
-from steerwidgets.engine.batches import Batch
+from steerwidgets.engine.asked import Asked, Reference, answered
 from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk, column_bytes
 from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
-from steerwidgets.study.scoring import Item, Rows, Score, score_cells
+from steerwidgets.study.scoring import Item, Rows, Score, scores_of, want_of
 
 # One intervention a hook point, all of one kind; most conditions have one.
-Condition = Sequence[Add] | Sequence[Ablate]
-Taken = TypeVar("Taken")
+Condition = Sequence[Add | Ablate]
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,14 @@ class _Cell:
     condition: int
     item: int
     rows: list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Cells of one chunk that are run together."""
+
+    cells: list[_Cell]
+    asked: Asked
 
 
 class Panel:
@@ -55,12 +62,11 @@ class Panel:
             raise ValueError(f"memory={memory} is out of range; give the GiB that the work may take.")
         self.model = model
         self.rows = Rows.of(model, items)
-        # Log-probabilities at each prompt's end that KL divergences are taken from; none before they are known.
-        self.reference: list[Tensor] = []
         self._budget = memory * GIB / 2
         most = min(MAX_TOKENS, int(self._budget // column_bytes(model.traces)))
         self._chunks = list(chunks_by_item(self.rows, positions, each, most))
         self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
+        self._references: list[Reference] | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -73,40 +79,54 @@ class Panel:
             raise ValueError("the new items do not read the same tokens as the old ones.")
         self.rows = replace(self.rows, items=tuple(items))
 
-    def ends(self, condition: Condition) -> list[Tensor]:
-        """Log-probabilities at the end of each item's prompt, [vocab] each."""
+    def refer_to(self, condition: Condition) -> None:
+        """Take KL divergences from what is said under this condition; before, there are none."""
+        references = []
+        for number in range(len(self._chunks)):
+            owned = self._owned(number)
+            cells = [_Cell(0, item, rows[:1]) for item, rows in owned.items()]
+            # Left padding: the scored columns are the rightmost ones.
+            columns = torch.tensor([-1 - len(self.items[item].forced[0]) for item in owned])
+            references.append(Reference(self._asked([condition] * len(cells), number, cells), columns))
+        self._references = references
 
-        def take(numbers: list[int], logits: Tensor) -> Iterator[Tensor]:
-            row = 0
-            for forced in (self.items[n].forced for n in numbers):
-                # Left padding: the scored columns are the rightmost ones.
-                yield logits[row, -1 - len(forced[0])].float().log_softmax(-1)
-                row += len(forced)
-
-        [ends] = self._taken([condition], take)
-        return ends
+    def likeliest(self, conditions: Sequence[Condition], k: int) -> list[list[list[int]]]:
+        """The k likeliest next tokens of each item under each condition, for items of one row."""
+        want = {"k": k, "track": torch.empty(0, dtype=torch.long), "against": []}
+        return list(
+            self._taken(conditions, lambda cells, number: want, lambda cells, found, want: found["top"].tolist())
+        )
 
     def scores(
         self,
         conditions: Iterable[Condition],
         stop: Callable[[], bool] | None = None,
         told: Callable[[int], object] | None = None,
+        tell: Callable[[str], object] | None = None,
     ) -> Iterator[list[Score]]:
         """The scores of every item, one list a condition, in order; ends early once `stop` says so.
 
         Args:
-            conditions: alike in hook points, kind, positions and space; taken as they are needed.
+            conditions: taken as they are needed; neighbours that are alike in hook points, kind, positions and space
+                share batches.
             told: called with the number of cells that each batch has finished.
+            tell: called with the status of a job on NDIF.
         """
-        known: Sequence[Tensor | None] = self.reference or [None] * len(self.items)
 
-        def take(numbers: list[int], logits: Tensor) -> list[Score]:
-            return score_cells(self.model, [self.items[n] for n in numbers], logits, [known[n] for n in numbers])
+        def want(cells: list[_Cell], number: int) -> dict[str, Any]:
+            items = [self.items[cell.item] for cell in cells]
+            at = {item: n for n, item in enumerate(self._owned(number))} if self._references else {}
+            return want_of(items, self._last(number), [at.get(cell.item) for cell in cells])
 
-        return self._taken(conditions, take, stop, told)
+        def take(cells: list[_Cell], found: Any, want: Any) -> list[Score]:
+            return scores_of(self.model, [self.items[cell.item] for cell in cells], found, want)
+
+        return self._taken(conditions, want, take, stop, told, tell)
 
     def seconds_per_cell(self, condition: Condition) -> float:
-        """Measured on one batch of this condition, as full as batches get."""
+        """Measured on one batch of this condition, as full as batches get; nan on NDIF, where the queue decides."""
+        if self.model.traces.remote:
+            return float("nan")
         several = [condition] * self.together(condition)
         for _ in self.scores([condition]):
             # The first batch also captures what the others share.
@@ -124,56 +144,82 @@ class Panel:
     def _taken(
         self,
         conditions: Iterable[Condition],
-        take: Callable[[list[int], Tensor], Iterable[Taken]],
+        want: Callable[[list[_Cell], int], dict[str, Any]],
+        take: Callable[[list[_Cell], Any, Any], Iterable[Any]],
         stop: Callable[[], bool] | None = None,
         told: Callable[[int], object] | None = None,
-    ) -> Iterator[list[Taken]]:
-        """For each condition, what `take` makes of every item; it is given the items' numbers and their logits."""
-        queue = iter(conditions)
-        block = list(islice(queue, 1))
-        # The first condition says how many of them are worth gathering.
-        size = self.together(block[0]) if block else 1
-        block += islice(queue, size - 1)
-        while block:
-            found: list[dict[int, Taken]] = [{} for _ in block]
-            for number, (rows, _) in enumerate(self._chunks):
-                owned: dict[int, list[int]] = {}
-                for r, row in enumerate(rows):
-                    owned.setdefault(self.rows.owner[row], []).append(r)
-                cells = [_Cell(n, item, own) for n in range(len(block)) for item, own in owned.items()]
-                for part in parts(cells, self._batch_size(block[0], number)):
-                    if stop is not None and stop():
-                        return
-                    logits = self._logits(block, number, part)
-                    for cell, taken in zip(part, take([cell.item for cell in part], logits), strict=True):
-                        found[cell.condition][cell.item] = taken
-                    if told is not None:
-                        told(len(part))
-            yield from ([taken[item] for item in range(len(self.items))] for taken in found)
-            block = list(islice(queue, size))
+        tell: Callable[[str], object] | None = None,
+    ) -> Iterator[list[Any]]:
+        """For each condition, what `take` makes of every item, from what cells `want` of their logits."""
+        waiting: deque[_Batch] = deque()
 
-    def _logits(self, block: list[Condition], number: int, part: list[_Cell]) -> Tensor:
-        """Logits of the rows of some cells, in their order, [r, last, vocab]."""
-        batch = self._chunks[number][1]
-        rows = torch.tensor([row for cell in part for row in cell.rows])
-        by_row = [block[cell.condition] for cell in part for _ in cell.rows]
-        first = by_row[0]
-        edits = [_bound([condition[n] for condition in by_row], self.model.sae) for n in range(len(first))]
-        hooks, positions = [each.hook(self.model.sae) for each in first], first[0].positions
-        last = self._last(number)
-        if len(hooks) == 1:
-            return self._trunk(hooks[0], number).logits(rows, edits[0], positions, last)
-        several = Batch(batch.input_ids[rows], batch.attention_mask[rows], batch.lengths[rows])
-        placed = [(hook, edit, positions) for hook, edit in zip(hooks, edits, strict=True)]
-        return self.model.traces.logits(several, placed, last)
+        def asked() -> Iterator[Asked]:
+            for batch in self._batches(conditions, want):
+                waiting.append(batch)
+                yield batch.asked
+
+        found: dict[int, dict[int, Any]] = {}
+        for answer in answered(self.model.traces, asked(), stop, tell):
+            batch = waiting.popleft()
+            for cell, taken in zip(batch.cells, take(batch.cells, answer, batch.asked.want), strict=True):
+                found.setdefault(cell.condition, {})[cell.item] = taken
+            if told is not None:
+                told(len(batch.cells))
+            while found and len(found[min(found)]) == len(self.items):
+                whole = found.pop(min(found))
+                yield [whole[item] for item in range(len(self.items))]
+
+    def _batches(
+        self, conditions: Iterable[Condition], want: Callable[[list[_Cell], int], dict[str, Any]]
+    ) -> Iterator[_Batch]:
+        """Every condition on every item, those that are alike together."""
+        numbered = 0
+        for _, alike in groupby(conditions, self._kind):
+            first = next(alike)
+            queue = chain([first], alike)  # noqa: B031
+            # The first condition says how many of them are worth gathering.
+            while block := list(islice(queue, self.together(first))):
+                for number in range(len(self._chunks)):
+                    owned = self._owned(number).items()
+                    cells = [_Cell(numbered + n, item, rows) for n in range(len(block)) for item, rows in owned]
+                    for part in parts(cells, self._batch_size(first, number)):
+                        asked = self._asked([block[cell.condition - numbered] for cell in part], number, part)
+                        yield _Batch(part, replace(asked, want=want(part, number)))
+                    if sum(trunk.nbytes for trunk in self._trunks.values()) > self._budget:
+                        self._trunk(first[0].hook(self.model.sae), number).release()
+                numbered += len(block)
+
+    def _kind(self, condition: Condition) -> list[tuple[Any, ...]]:
+        """What conditions of one batch have in common."""
+        return [
+            (each.hook(self.model.sae), repr(each.positions), *(() if isinstance(each, Ablate) else _how(each)))
+            for each in condition
+        ]
+
+    def _asked(self, conditions: list[Condition], number: int, cells: list[_Cell]) -> Asked:
+        """Some cells of a chunk, each under its condition."""
+        by_row = [condition for condition, cell in zip(conditions, cells, strict=True) for _ in cell.rows]
+        first, sae = by_row[0], self.model.sae
+        edits = [
+            (each.hook(sae), _bound([condition[n] for condition in by_row], sae), each.positions)
+            for n, each in enumerate(first)
+        ]
+        rows = torch.tensor([row for cell in cells for row in cell.rows])
+        reference = self._references[number] if self._references else None
+        return Asked(self._trunk(edits[0][0], number), rows, edits, None, self._last(number), reference)
+
+    def _owned(self, number: int) -> dict[int, list[int]]:
+        """The items of a chunk, each with its rows there."""
+        owned: dict[int, list[int]] = {}
+        for r, row in enumerate(self._chunks[number][0]):
+            owned.setdefault(self.rows.owner[row], []).append(r)
+        return owned
 
     def _trunk(self, hook: HookPoint, number: int) -> Trunk:
-        """A chunk up to a hook point; kept for the next conditions where the budget allows."""
-        trunk = self._trunks.get((hook, number)) or Trunk(self.model.traces, self._chunks[number][1], hook)
-        held = sum(other.nbytes for other in self._trunks.values())
-        if (hook, number) in self._trunks or held + trunk.nbytes <= self._budget:
-            self._trunks[hook, number] = trunk
-        return trunk
+        """A chunk up to a hook point; kept for the next conditions, with what it captured where the budget allows."""
+        if (hook, number) not in self._trunks:
+            self._trunks[hook, number] = Trunk(self.model.traces, self._chunks[number][1], hook)
+        return self._trunks[hook, number]
 
     def _last(self, number: int) -> int:
         """How many columns, from the right, hold logits that are scored."""
@@ -193,6 +239,10 @@ class Panel:
         # Half of what a sweep takes: whoever asks to stop waits for the batch that runs, and it costs 2 % of the pace.
         most = MAX_COLUMNS.get(self.model.traces.device.type, MAX_ROWS) // 2
         return max(1, min(MAX_ROWS, most // columns, int(self._budget // row)))
+
+
+def _how(add: Add) -> tuple[Any, ...]:
+    return add.space, add.error_term, add.clamp
 
 
 def _bound(interventions: Sequence[Add | Ablate], sae: SAE | None) -> Edit:

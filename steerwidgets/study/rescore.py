@@ -33,8 +33,8 @@ def rescore(
     batch = model.pad([(*prompt, *generation.ids)], [len(prompt)])
     n = len(generation.ids)
     # Column i says token i + 1; the last column says what was never generated.
-    logits = model.traces.logits(batch, model.bind(interventions), last=n + 1)[0, :-1]
-    logprobs = logits.float().log_softmax(-1).cpu()
-    own = logprobs.gather(1, torch.tensor(generation.ids)[:, None])[:, 0]
-    best = logprobs.argmax(-1).tolist()
-    return Rescored(tuple(own.tolist()), tuple(model.tokenizer.decode([i]) for i in best))
+    targets = torch.stack([torch.zeros(n).long(), torch.arange(n), torch.tensor(generation.ids)])
+    want = {"targets": targets, "ends": torch.empty(2, 0).long(), "baselines": torch.empty(0).long()}
+    found = model.traces.logits(batch, model.bind(interventions), n + 1, want)
+    best = found["greedy"][0, :-1].tolist()
+    return Rescored(tuple(found["logprobs"].tolist()), tuple(model.tokenizer.decode([i]) for i in best))

@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from steerwidgets.core import answers as reduced
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.tasks import Task
@@ -104,68 +102,42 @@ def off_target_items(model: SteeredModel, prompts: Sequence[str], scored: Sequen
     return [Item("off-target", p, "", model.token_ids(p), capture, None, off_target=True) for p in prompts]
 
 
-def score_item(model: SteeredModel, item: Item, logprobs: Sequence[Tensor], baseline: Tensor | None) -> Score:
-    """Score one cell.
+def want_of(items: Sequence[Item], last: int, baselines: Sequence[int | None]) -> dict[str, Any]:
+    """What scoring cells wants of the `last` columns of their logits, as `core.answers.reduced` takes it.
 
     Args:
-        item: the item.
-        logprobs: for each of `item.forced`, log-probabilities at the prompt's end and at each forced token,
-            [1 + len(forced), vocab].
-        baseline: unsteered log-probabilities at the prompt's end [vocab], or None for no KL divergence.
-    """
-    tables = pad_sequence(list(logprobs), batch_first=True, padding_side="left")
-    [score] = score_cells(model, [item], tables, [baseline])
-    return score
-
-
-def score_cells(
-    model: SteeredModel, items: Sequence[Item], logits: Tensor, baselines: Sequence[Tensor | None]
-) -> list[Score]:
-    """Score cells where their logits are; what leaves the device is a few numbers a cell.
-
-    Args:
-        items: one a cell; an item may stand several times.
-        logits: of the rows of all cells in order, one row for each of `item.forced`, [r, last, vocab]. The rightmost
+        items: one a cell, whose rows are one for each of `item.forced`; an item may stand several times. The rightmost
             columns are those of the prompt's end and of each forced token.
-        baselines: as in `score_item`, one a cell.
-    """
-    asked = asked_of(items, logits.shape[1], [baseline is not None for baseline in baselines])
-    return scores_of(model, items, reduced.answers(logits, asked, [b for b in baselines if b is not None]), asked)
-
-
-def asked_of(items: Sequence[Item], last: int, diverging: Sequence[bool]) -> dict[str, Any]:
-    """What scoring cells asks of the `last` columns of logits, as `core.answers` takes it.
-
-    Args:
-        diverging: which of the items have a KL divergence.
+        baselines: for each cell the number of the distribution that its prompt's end diverges from, or None.
     """
     end, row = last - 1, 0
     targets: list[tuple[int, int, int]] = []
     ends: list[tuple[int, int]] = []
-    for item, diverges in zip(items, diverging, strict=True):
+    for item, baseline in zip(items, baselines, strict=True):
         for target in item.targets:
             forced = item.row_of(target)
             # Column of the prompt's end in that row.
             column = end - len(item.forced[forced])
             targets += [(row + forced, column + n, token) for n, token in enumerate(target)]
-        if diverges:
+        if baseline is not None:
             ends.append((row, end - len(item.forced[0])))
         row += len(item.forced)
     return {
         "targets": torch.tensor(targets, dtype=torch.long).view(-1, 3).T.contiguous(),
         "ends": torch.tensor(ends, dtype=torch.long).view(-1, 2).T.contiguous(),
-        "diverging": list(diverging),
+        "diverging": [baseline is not None for baseline in baselines],
+        "baselines": torch.tensor([n for n in baselines if n is not None], dtype=torch.long),
     }
 
 
 def scores_of(
-    model: SteeredModel, items: Sequence[Item], found: dict[str, Tensor], asked: dict[str, Any]
+    model: SteeredModel, items: Sequence[Item], found: dict[str, Tensor], want: dict[str, Any]
 ) -> list[Score]:
-    """The scores that the answers to `asked_of` give."""
+    """The scores of cells, from what `want_of` wanted of their logits."""
     greedy, end = found["greedy"].tolist(), found["greedy"].shape[1] - 1
     logprobs, divergences = iter(found["logprobs"].tolist()), iter(found["kl"].tolist())
     scores, row = [], 0
-    for item, diverges in zip(items, asked["diverging"], strict=True):
+    for item, diverges in zip(items, want["diverging"], strict=True):
         likely = [sum(next(logprobs) for _ in target) for target in item.targets]
         paths = {f: greedy[row + n][end - len(f) :] for n, f in enumerate(item.forced)}
         scores.append(_score(model, item, paths, likely, next(divergences) if diverges else float("nan")))

@@ -8,7 +8,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from steerwidgets.core.features import Features, FeatureSet
 from steerwidgets.core.hooks import HookPoint
@@ -59,15 +58,15 @@ class Subject:
         items = items_of(model, asked)
         items = items if only is None else [items[n] for n in only]
         self.panel = Panel(model, items, self.positions, len(self.features), memory)
-        ends = self.panel.ends(self.without(()))
-        unsteered = ends if self.vector is None else self.panel.ends(self._nothing())
-        self.panel.reference = ends
+        # All features in place, and unsteered, which is the same where features are removed from the model.
+        whole = [self.without(()), *([] if self.vector is None else [self._nothing()])]
         if not self.has_answers:
-            self.panel.rename([self._answered(*each) for each in zip(items, ends, unsteered, strict=True)])
-        [self.full] = self.panel.scores([self.without(())])
-        self.unsteered: list[Score] = self.full
-        if self.vector is not None:
-            [self.unsteered] = self.panel.scores([self._nothing()])
+            said = self.panel.likeliest(whole, 2)
+            self.panel.rename([self._answered(*each) for each in zip(items, said[0], said[-1], strict=True)])
+        self.panel.refer_to(whole[0])
+        scores = list(self.panel.scores(whole))
+        self.full: list[Score] = scores[0]
+        self.unsteered: list[Score] = scores[-1]
         if by == "logit_diff" and all(np.isnan(score.logit_diff) for score in self.full):
             raise ValueError('no prompt of the suite has a foil, so there is no logit difference; give by="p_answer".')
 
@@ -166,11 +165,10 @@ class Subject:
         zero = SteeringVector(torch.zeros_like(self.vector.direction), self.vector.hook, "nothing")
         return [Add(zero, 0.0, self.positions)]
 
-    def _answered(self, item: Item, full: Tensor, unsteered: Tensor) -> Item:
+    def _answered(self, item: Item, full: list[int], unsteered: list[int]) -> Item:
         """A plain prompt: what is said with all features in place, against what is said unsteered."""
-        first, second = full.topk(2).indices.tolist()
-        plain = int(unsteered.argmax())
-        foil = plain if plain != first else second
+        first, second = full
+        foil = second if unsteered[0] == first else unsteered[0]
         answer = self.model.tokenizer.decode([first]).strip()
         return replace(item, answer=answer, answers=((first,),), foil=(foil,), off_target=False)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,21 +12,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from steerwidgets.core.edits import Edit
+from steerwidgets.core.edits import AddDirection
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, bind_adds
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine import ndif
+from steerwidgets.engine.asked import Asked, Reference, answered
 from steerwidgets.engine.memory import allowed
 from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk, column_bytes
-from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction
+from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction, unsteered
 from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
 from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
 from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
-from steerwidgets.study.scoring import Item, Rows, Score, asked_of, off_target_items, score_cells, scores_of, task_items
+from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, scores_of, task_items, want_of
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
 Progress = Callable[[int, int, str], Any]
@@ -124,17 +125,17 @@ def sweep(
     plan = _Plan(positions, each, allowed(memory, model.traces.device) / 2)
     run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress, plan)
     everywhere = dict.fromkeys(range(n), multipliers)
-    run.unsteered(studied[0])
-    run.cells([(variant, everywhere) for variant in studied])
-    run.flush()
-    if controls and not run.stopped:
-        if reconstructed:
-            run.cells([(reconstruction(model, studied[0]), dict.fromkeys(range(n), (0.0,)))])
-        chosen = choose_multipliers(run.table())
-        for variant, stand_ins in standing_in:
-            at = {i: (float(chosen[variant.vector, item.task, item.prompt]),) for i, item in enumerate(items)}
-            run.cells([(control, at) for control in stand_ins])
-        run.flush()
+    with ndif.counting() as jobs:
+        run.cells([(unsteered(studied[0]), dict.fromkeys(range(n), (0.0,))), *((v, everywhere) for v in studied)])
+        if controls and not run.stopped:
+            chosen = choose_multipliers(run.table())
+            stand_ins: list[Job] = []
+            if reconstructed:
+                stand_ins.append((reconstruction(model, studied[0]), dict.fromkeys(range(n), (0.0,))))
+            for variant, those in standing_in:
+                at = {i: (float(chosen[variant.vector, item.task, item.prompt]),) for i, item in enumerate(items)}
+                stand_ins += [(control, at) for control in those]
+            run.cells(stand_ins)
     about = {
         "model": model.name,
         "hook": ", ".join(dict.fromkeys(str(variant.add.vector.hook) for variant in studied)),
@@ -144,7 +145,7 @@ def sweep(
         "leave_out": leave_out,
         "sources_unknown": [v.vector for v in studied if not source_prompts(v.add.vector.recipe)],
         "finished": not run.stopped,
-        **({"jobs": [job.id for job in run.jobs], "sent": sum(job.sent for job in run.jobs)} if run.jobs else {}),
+        **({"jobs": [job.id for job in jobs], "sent": sum(job.sent for job in jobs)} if jobs else {}),
     }
     return SweepResult(run.table(), about)
 
@@ -178,36 +179,12 @@ class _Cell:
 
 @dataclass
 class _Chunk:
-    """Rows of like length, run once up to one hook point."""
+    """Rows of like length, run once up to one hook point; those of off-target items, and what they say unsteered."""
 
     rows: list[int]
     trunk: Trunk
-
-
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """Cells of one chunk as data that travel, see `Trunk.remote_part`."""
-
-    chunk: _Chunk
-    cells: list[_Cell]
-    part: dict[str, Any]
-    last: int
-    baselines: list[int]
-
-
-def packed_jobs(packed: Iterable[Packed]) -> Iterator[list[Packed]]:
-    """Packed cells in jobs that stay within NDIF's limits, as far as a single one does."""
-    job: list[Packed] = []
-    bytes_, columns = 0, 0
-    for each in packed:
-        more, wide = ndif.weight(each.part), each.part["mask"].numel()
-        if job and (bytes_ + more > ndif.MAX_SENT or columns + wide > ndif.MAX_JOB_COLUMNS):
-            yield job
-            job, bytes_, columns = [], 0, 0
-        job.append(each)
-        bytes_, columns = bytes_ + more, columns + wide
-    if job:
-        yield job
+    unrelated: list[int]
+    reference: Reference | None
 
 
 @dataclass(frozen=True)
@@ -226,140 +203,112 @@ class _Run:
         self, model: SteeredModel, rows: Rows, stop: Callable[[], bool], progress: Progress | None, plan: _Plan
     ) -> None:
         self.model, self.rows, self.stop, self.plan = model, rows, stop, plan
-        self.told, self.progress = progress is not None, progress or (lambda *_: None)
+        self.progress = progress
         self.records: list[tuple[tuple[int, int], tuple[Any, ...]]] = []
         self.variants = 0
-        self.baseline: dict[int, Tensor] = {}
         self.done, self.total = 0, len(rows.items) * plan.each
         self.stopped = False
         most = min(MAX_TOKENS, int(plan.budget // column_bytes(model.traces)))
         self._chunks = list(chunks_by_item(rows, plan.positions, plan.each, most))
-        self._trunks: dict[tuple[HookPoint, int], Trunk] = {}
-        # On NDIF cells wait here until they are sent together.
-        self._queue: list[tuple[_Chunk, list[_Cell]]] = []
-        self.jobs: list[ndif.Job] = []
-
-    def unsteered(self, example: Variant) -> None:
-        """Score every item without steering, and remember its next-token distribution."""
-        hook = HookPoint.parse(example.add.vector.hook)
-        nothing = replace(example.add, space="residual", error_term="keep")
-        zero = SteeringVector(torch.zeros_like(example.add.vector.direction), hook, "nothing")
-        variant = Variant("unsteered", "unsteered", 0, nothing, lambda item: zero)
-        self.cells([(variant, dict.fromkeys(range(len(self.rows.items)), (0.0,)))])
+        self._kept: dict[tuple[HookPoint, int], _Chunk] = {}
 
     def cells(self, jobs: Sequence[Job]) -> None:
         """Compute variants, each at the multipliers of each item number; those added alike share batches."""
         alike: dict[tuple[Any, ...], list[tuple[int, Variant, Mapping[int, Sequence[float]]]]] = {}
         for order, (variant, multipliers) in enumerate(jobs, start=self.variants):
             add = variant.add
-            key = (HookPoint.parse(add.vector.hook), add.space, add.error_term, add.clamp)
+            # Unsteered cells by themselves, which come first: whoever stops soon has what the others compare with.
+            key = (
+                variant.control == "unsteered",
+                HookPoint.parse(add.vector.hook),
+                add.space,
+                add.error_term,
+                add.clamp,
+            )
             alike.setdefault(key, []).append((order, variant, multipliers))
         self.variants += len(jobs)
-        for (hook, *_), group in alike.items():
-            for chunk in self._shared(hook):
-                owned: dict[int, list[int]] = {}
-                for r, row in enumerate(chunk.rows):
-                    owned.setdefault(self.rows.owner[row], []).append(r)
-                cells = [
-                    _Cell(order, variant, item, m, rows)
-                    for order, variant, multipliers in group
-                    for item, rows in owned.items()
-                    for m in multipliers[item]
-                ]
-                for part in parts(cells, self._batch_size(group[0][1], chunk)):
-                    self.stopped = self.stopped or self.stop()
-                    if self.stopped:
-                        return
-                    if chunk.trunk.remote:
-                        self._queue.append((chunk, part))
-                        continue
-                    self._part(chunk, part)
-                    self.progress(self.done, self.total, f"{part[0].variant.vector}, {part[0].variant.control}")
+        waiting: deque[tuple[list[_Cell], Asked]] = deque()
+
+        def asked() -> Iterator[Asked]:
+            for group in alike.values():
+                for chunk, part in self._parts(group):
+                    waiting.append((part, self._asked(chunk, part)))
+                    yield waiting[-1][1]
+
+        for found in answered(self.model.traces, asked(), self._halted, self._tell if self.progress else None):
+            part, each = waiting.popleft()
+            self._score(part, found, each.want)
+            if self.progress is not None:
+                self.progress(self.done, self.total, f"{part[0].variant.vector}, {part[0].variant.control}")
 
     def table(self) -> pd.DataFrame:
         """Every cell computed so far: variants in the order they were run, items in the suite's order."""
         ordered = sorted(self.records, key=lambda record: record[0])
         return pd.DataFrame([cell for _, cell in ordered], columns=COLUMNS)
 
-    def flush(self) -> None:
-        """Send the cells that wait, as few jobs as their limits allow, and score what comes back."""
+    def _parts(
+        self, group: list[tuple[int, Variant, Mapping[int, Sequence[float]]]]
+    ) -> Iterator[tuple[_Chunk, list[_Cell]]]:
+        """The cells of variants that are added alike, in batches."""
+        first = group[0][1]
+        for chunk in self._shared(HookPoint.parse(first.add.vector.hook)):
+            owned: dict[int, list[int]] = {}
+            for r, row in enumerate(chunk.rows):
+                owned.setdefault(self.rows.owner[row], []).append(r)
+            cells = [
+                _Cell(order, variant, item, m, rows)
+                for order, variant, multipliers in group
+                for item, rows in owned.items()
+                for m in multipliers[item]
+            ]
+            for part in parts(cells, self._batch_size(first, chunk)):
+                yield chunk, part
 
-        def tell(phase: str, message: str, job: str) -> None:
-            self.progress(self.done, self.total, f"NDIF: {message} (job {job})")
-
-        queue, self._queue = self._queue, []
-        with ndif.counting() as jobs, ndif.watching(tell if self.told else None, self.stop):
-            try:
-                for hook in dict.fromkeys(chunk.trunk.hook for chunk, _ in queue):
-                    for packed in packed_jobs(self._packed(*each) for each in queue if each[0].trunk.hook == hook):
-                        if self.stop():
-                            raise ndif.StoppedWaiting("stopped between two jobs")
-                        self._sent(hook, packed)
-            except ndif.StoppedWaiting:
-                self.stopped = True
-        self.jobs += jobs
-
-    def _packed(self, chunk: _Chunk, part: list[_Cell]) -> Packed:
-        """Cells as data that travel."""
-        items = [self.rows.items[cell.item] for cell in part]
-        diverging = [item.off_target for item in items]
-        last = self._last(chunk)
-        unrelated = [r for r, row in enumerate(chunk.rows) if self.rows.items[self.rows.owner[row]].off_target]
-        ask = asked_of(items, last, diverging)
-        ask["baselines"] = torch.tensor(
-            [unrelated.index(cell.rows[0]) for cell, item in zip(part, items, strict=True) if item.off_target],
-            dtype=torch.long,
-        )
-        rows, edit, positions = self._bound(part)
-        return Packed(chunk, part, chunk.trunk.remote_part(rows, edit, positions, last, ask), last, unrelated)
-
-    def _sent(self, hook: HookPoint, packed: list[Packed]) -> None:
-        """One job, and its scores."""
-        chunks, order = [], []
-        for key in dict.fromkeys(id(each.chunk) for each in packed):
-            own = [each for each in packed if id(each.chunk) == key]
-            chunks.append(own[0].chunk.trunk.remote_chunk([each.part for each in own], own[0].last, own[0].baselines))
-            order += own
-        found = self.model.traces.variants(hook, chunks)
-        for each, answer in zip(order, found, strict=True):
-            items = [self.rows.items[cell.item] for cell in each.cells]
-            self._score(each.cells, scores_of(self.model, items, answer, each.part["ask"]))
-        self.progress(self.done, self.total, f"{packed[-1].cells[0].variant.vector}, on NDIF")
-
-    def _bound(self, part: list[_Cell]) -> tuple[Tensor, Edit, Positions]:
+    def _asked(self, chunk: _Chunk, part: list[_Cell]) -> Asked:
         adds = []
         for cell in part:
             vector = cell.variant.vector_for(self.rows.items[cell.item])
             adds += [replace(cell.variant.add, vector=vector, multiplier=cell.multiplier)] * len(cell.rows)
         rows = torch.tensor([row for cell in part for row in cell.rows])
-        return rows, bind_adds(adds, self.model.sae), adds[0].positions
+        items, last = [self.rows.items[cell.item] for cell in part], self._last(chunk)
+        baselines = [
+            chunk.unrelated.index(cell.rows[0]) if item.off_target else None
+            for cell, item in zip(part, items, strict=True)
+        ]
+        edits = [(chunk.trunk.hook, bind_adds(adds, self.model.sae), adds[0].positions)]
+        return Asked(chunk.trunk, rows, edits, want_of(items, last, baselines), last, chunk.reference)
 
-    def _part(self, chunk: _Chunk, part: list[_Cell]) -> None:
-        rows, edit, positions = self._bound(part)
-        logits = chunk.trunk.logits(rows, edit, positions, self._last(chunk))
+    def _score(self, part: list[_Cell], found: dict[str, Tensor], want: Any) -> None:
         items = [self.rows.items[cell.item] for cell in part]
-        if part[0].variant.control == "unsteered":
-            # An off-target item has one row, which forces nothing.
-            first = itertools.accumulate((len(cell.rows) for cell in part), initial=0)
-            for cell, item, row in zip(part, items, first):  # noqa: B905
-                if item.off_target:
-                    self.baseline[cell.item] = logits[row, -1].float().log_softmax(-1)
-        self._score(part, score_cells(self.model, items, logits, [self.baseline.get(cell.item) for cell in part]))
-
-    def _score(self, part: list[_Cell], scores: list[Score]) -> None:
-        for cell, score in zip(part, scores, strict=True):
-            item = self.rows.items[cell.item]
+        for cell, item, score in zip(part, items, scores_of(self.model, items, found, want), strict=True):
             self.records.append(((cell.order, cell.item), _record(item, cell.variant, cell.multiplier, score)))
             self.done += 1
 
+    def _halted(self) -> bool:
+        self.stopped = self.stopped or self.stop()
+        return self.stopped
+
+    def _tell(self, message: str) -> None:
+        assert self.progress is not None
+        self.progress(self.done, self.total, message)
+
     def _shared(self, hook: HookPoint) -> Iterator[_Chunk]:
-        """Every chunk of rows at a hook point; trunks that fit in the budget are kept for the next variant."""
+        """Every chunk of rows at a hook point; what trunks captured is kept for the next variants within the budget."""
         for n, (rows, batch) in enumerate(self._chunks):
-            trunk = self._trunks.get((hook, n)) or Trunk(self.model.traces, batch, hook)
-            held = sum(other.nbytes for other in self._trunks.values())
-            if (hook, n) in self._trunks or held + trunk.nbytes <= self.plan.budget:
-                self._trunks[hook, n] = trunk
-            yield _Chunk(rows, trunk)
+            if (hook, n) not in self._kept:
+                self._kept[hook, n] = self._chunk(rows, Trunk(self.model.traces, batch, hook))
+            yield self._kept[hook, n]
+            if sum(chunk.trunk.nbytes for chunk in self._kept.values()) > self.plan.budget:
+                self._kept[hook, n].trunk.release()
+
+    def _chunk(self, rows: list[int], trunk: Trunk) -> _Chunk:
+        unrelated = [r for r, row in enumerate(rows) if self.rows.items[self.rows.owner[row]].off_target]
+        if not unrelated:
+            return _Chunk(rows, trunk, [], None)
+        nothing = [(trunk.hook, AddDirection(torch.zeros(1)), self.plan.positions)]
+        # An off-target item forces nothing: its prompt ends at the last column.
+        ends = torch.full((len(unrelated),), -1)
+        return _Chunk(rows, trunk, unrelated, Reference(Asked(trunk, torch.tensor(unrelated), nothing), ends))
 
     def _batch_size(self, variant: Variant, chunk: _Chunk) -> int:
         sae = self.model.sae if variant.add.space == "sae" else None

@@ -14,7 +14,7 @@ import anywidget
 import traitlets as t
 
 from steerwidgets.engine.model import SteeredModel
-from steerwidgets.engine.ndif import RemoteJobError, StoppedWaiting, watching
+from steerwidgets.engine.ndif import RemoteJobError, StoppedWaiting, for_thread, watching
 from steerwidgets.widgets.export import STATIC, Snapshot, page, write_page
 from steerwidgets.widgets.jobs import Job, Stopped, Worker
 from steerwidgets.widgets.links import made_by, maker_of
@@ -181,7 +181,8 @@ class StudyWidget(anywidget.AnyWidget):
 
         self._set_status(phase="queued")
         job = Job(kind, self._told)
-        self._worker.submit(job, run)
+        context = for_thread()
+        self._worker.submit(job, lambda job: context.run(run, job))
         return job
 
     def _now(self, kind: str, work: Callable[[Job], Any]) -> None:

@@ -31,6 +31,7 @@ from steerwidgets.widgets.picker_state import (
     rules_state,
     vector_state,
 )
+from steerwidgets.widgets.state import finite
 
 
 class AblationPicker(StudyWidget):
@@ -199,7 +200,7 @@ class AblationPicker(StudyWidget):
         job.check()
         job.report(2, 3, "timing a batch")
         seconds = subject.panel.seconds_per_cell(subject.without(whole.features.ids[:1]))
-        self._publish(_cost={"seconds": seconds, "prompts": len(subject.items)})
+        self._publish(_cost={"seconds": finite(seconds), "prompts": len(subject.items)})
 
     def _refresh(self) -> Job:
         # What is measured or chosen now is for inputs that are gone, and new ones would wait for its end.

@@ -1,0 +1,147 @@
+"""Prompts under many variants of one intervention, such as a slider's stops, the others standing fast beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steerwidgets.core.edits import OnRows
+from steerwidgets.core.hooks import HookPoint
+from steerwidgets.core.interventions import Add, Intervention, bind_adds
+from steerwidgets.engine.asked import Asked, answered
+from steerwidgets.engine.model import SteeredModel
+from steerwidgets.engine.traces import PlacedEdit
+from steerwidgets.engine.trunk import Trunk
+
+
+@dataclass(frozen=True, eq=False)
+class Line:
+    """One prompt under n variants, alike in everything but vector and multiplier.
+
+    Args:
+        trunk: the prompt at the vectors' hook point (`trunk_of`), where it is there already.
+    """
+
+    prompt: str
+    adds: Sequence[Add]
+    trunk: Trunk | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """Next-token distributions of a line at the tokens that matter in any of its rows.
+
+    Args:
+        ids: u tokens, ascending.
+        top: the k likeliest tokens of each variant, [n, k]; `top_plain` without any intervention, [k].
+        stops: log-probabilities under each variant, [n, u].
+        plain: without any intervention, [u].
+        without: under the other interventions alone, [u].
+        kl: divergence of each variant from `plain` in nats, [n].
+        kl_without: that of `without`.
+        kl_zero: divergence of each variant from the one whose multiplier is 0, [n]; nan where none is.
+    """
+
+    ids: Tensor
+    top: Tensor
+    top_plain: Tensor
+    stops: Tensor
+    plain: Tensor
+    without: Tensor
+    kl: Tensor
+    kl_without: float
+    kl_zero: Tensor
+
+    def at(self, ids: Sequence[int]) -> Tensor:
+        """Columns of `stops`, [n, len(ids)]; each of the ids is one of `self.ids`."""
+        return self.stops[:, torch.searchsorted(self.ids, torch.tensor([*ids]).long())]
+
+
+def curves(
+    model: SteeredModel,
+    lines: Iterable[Line],
+    before: Sequence[Intervention] = (),
+    after: Sequence[Intervention] = (),
+    k: int = 10,
+    track: Iterable[int] = (),
+    stop: Callable[[], bool] | None = None,
+    tell: Callable[[str], Any] | None = None,
+) -> Iterator[Curves]:
+    """Each line under `[*before, adds[i], *after]`, row i equal to `model.logits` with that list.
+
+    A line is one batch. Where all interventions edit one hook point at the same positions, its prompt runs once up to
+    there; else the whole model runs. On NDIF all lines are one job, as far as its limits allow.
+
+    Args:
+        before: interventions applied before, where they share a hook point.
+        after: interventions applied after.
+        k: how many of the likeliest tokens of each row matter.
+        track: ids of others that do.
+        stop: asked between lines; True ends the work.
+        tell: called with the status of a job on NDIF.
+
+    Raises:
+        ValueError: the rows are not alike, something does not fit the model, or k is outside the vocabulary.
+    """
+    vocab = model.traces.lm.config.get_text_config().vocab_size
+    if not 0 <= k <= vocab:
+        raise ValueError(f"k={k} is out of range; the vocabulary has {vocab} tokens.")
+    listed, followed = list(lines), torch.tensor([*track], dtype=torch.long)
+    head = 2 if len(before) + len(after) else 1
+    asked = (_asked(model, line, before, after, head, k, followed) for line in listed)
+    for line, found in zip(listed, answered(model.traces, asked, stop, tell), strict=False):
+        top, logprobs, kl = found["top"].long().cpu(), found["logprobs"].cpu(), found["kl"].cpu()
+        nothing = torch.full((len(line.adds),), torch.nan)
+        yield Curves(
+            found["ids"].long().cpu(),
+            top[head:],
+            top[0],
+            logprobs[head:],
+            logprobs[0],
+            logprobs[head - 1],
+            kl[0, head:],
+            float(kl[0, head - 1]),
+            kl[1, head:] if len(kl) > 1 else nothing,
+        )
+
+
+def _asked(
+    model: SteeredModel,
+    line: Line,
+    before: Sequence[Intervention],
+    after: Sequence[Intervention],
+    head: int,
+    k: int,
+    track: Tensor,
+) -> Asked:
+    """Rows of one line: the model as it is, then, if there are others, with them alone, then with each variant."""
+    adds, first = line.adds, line.adds[0]
+    if len({(add.vector.hook, str(add.positions)) for add in adds}) > 1:
+        raise ValueError("the rows of one batch must share hook point and positions.")
+    for add in {id(add.vector): add for add in adds}.values():
+        model.bind(add)
+    hook = HookPoint.parse(first.vector.hook)
+    row = torch.arange(head + len(adds))
+    # The first rows have a variant too, which does not reach them.
+    edits: list[PlacedEdit] = [
+        *_from(1, row, model.bind(before)),
+        *_from(head, row, [(hook, bind_adds([first] * head + list(adds), model.sae), first.positions)]),
+        *_from(1, row, model.bind(after)),
+    ]
+    zero = [head + n for n, add in enumerate(adds) if add.multiplier == 0][:1]
+    want = {"k": k, "track": track, "against": [0, *zero]}
+    return Asked(line.trunk or trunk_of(model, line.prompt, hook), torch.zeros(len(row)).long(), edits, want)
+
+
+def _from(start: int, row: Tensor, edits: Sequence[PlacedEdit]) -> list[PlacedEdit]:
+    """Edits that reach the rows from `start` on."""
+    return [(hook, OnRows(edit, row >= start), positions) for hook, edit, positions in edits]
+
+
+def trunk_of(model: SteeredModel, prompt: str, hook: HookPoint | str) -> Trunk:
+    """A prompt that runs once up to a hook point."""
+    return Trunk(model.traces, model.batch(prompt), HookPoint.parse(hook))
