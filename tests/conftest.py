@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from browsing import CHROMIUM, FLAGS, THEMES, Bridge
+from playing import PROMPT, vector
 from playwright.sync_api import sync_playwright
 
 import steerwidgets as sw
@@ -116,6 +117,23 @@ def llama(tokenizer):
     module = tiny_module("llama")
     model = sw.load(module, sae=tiny_sae(activation="jumprelu"), tokenizer=tokenizer, check=False)
     return SimpleNamespace(kind="llama", module=module, model=model, tokenizer=tokenizer, check=False)
+
+
+@pytest.fixture
+def playground(llama):
+    """Makes a playground on the tiny model, with two vectors if none are given."""
+    made = []
+
+    def make(vectors=None, **options):
+        vectors = {"a": vector(0, "a"), "b": vector(1, "b")} if vectors is None else vectors
+        given = {"prompt": PROMPT, "max_new_tokens": 6, "positions": "all", "off_target": ["The cat", "xyz"]}
+        made.append(sw.SteeringPlayground(llama.model, vectors, **(given | options)))
+        return made[-1]
+
+    yield make
+    for widget in made:
+        widget.close()
+        widget.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -183,6 +183,9 @@ def open_one(bridge):
         )
         shown = bridge(maps, width, theme, height=1400)
         shown.settle()
+        # It was not there when the view opened, which keeps what it shows.
+        if maps.kind == "umap" and maps._maps["umap"]:
+            shown.page.get_by_label("UMAP").check()
         shown.page.add_style_tag(content=".sw-widget .sw-grid-box { height: 900px !important; max-height: none }")
         shown.settle()
         return shown

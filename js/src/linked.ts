@@ -1,10 +1,11 @@
 /** LinkedMaps: two spaces side by side, and the pairs that link them. */
 
-import { h, number, setText, uid } from "./dom";
+import { h, number, setText } from "./dom";
 import { unpack, widget } from "./host";
-import { KINDS, type Kind, pairsOf, type State, spacesOf } from "./linked/state";
+import { type Kind, pairsOf, type State, spacesOf } from "./linked/state";
 import { pairTable } from "./linked/table";
 import { caption, testWords } from "./linked/words";
+import { mapChoice } from "./ui/kinds";
 import { byPoint, linkedMaps, type Side } from "./ui/linked";
 import { slider } from "./ui/slider";
 import { statusBar } from "./ui/status";
@@ -15,7 +16,6 @@ const RECORDED = "Recorded: everything here works without a kernel.";
 export default widget<State>("LinkedMaps", (root, host) => {
   const spaces = spacesOf(host.get("_spaces"));
   let pairs = pairsOf(host.get("_pairs"));
-  let touched = false;
   let found: ReadonlySet<number> | null = null;
   let onlySelected = false;
   let selected: ReadonlySet<number> = new Set(host.get("selected"));
@@ -62,9 +62,6 @@ export default widget<State>("LinkedMaps", (root, host) => {
       point(at);
       table.grid.point(at[0] ?? null);
     },
-    onTouch: () => {
-      touched = true;
-    },
     signal: host.signal,
   });
   const pointed = h("p", { class: "lm-pointed" });
@@ -107,30 +104,21 @@ export default widget<State>("LinkedMaps", (root, host) => {
     },
   });
 
-  const name = uid();
-  const kinds = KINDS.map((kind) => {
-    const input = h("input", { type: "radio", name });
-    input.addEventListener("change", () => host.set({ kind }));
-    return { kind, input, label: h("label", null, input, TITLES[kind]) };
+  let wanted = host.get("kind");
+  const kinds = mapChoice<Kind>(TITLES, (kind) => {
+    host.set({ kind });
+    place();
   });
   const words = h("p", { class: "sw-soft lm-caption", role: "status" });
   const verdict = h("p", { "aria-live": "polite" });
   let placed: unknown = null;
-  let shown: Kind | null = null;
-  let waiting = false;
   function place(): void {
     const maps = host.get("_maps");
-    const wanted = host.get("kind");
-    const best = maps[wanted] ? wanted : (KINDS.find((kind) => maps[kind]) ?? null);
-    // A map that one is at work on does not change under one's hand.
-    if (!(waiting && touched && shown && best === "umap")) shown = best;
-    waiting = best !== wanted;
-    for (const { kind, input, label } of kinds) {
-      input.checked = kind === shown;
-      input.disabled = !maps[kind];
-      label.title = maps[kind] ? "" : "Still being made";
-    }
-    setText(words, caption(shown, maps, spaces, pairs.count));
+    // Another value than at first was asked for, here or in Python.
+    if (host.get("kind") !== wanted) kinds.ask(host.get("kind"));
+    wanted = host.get("kind");
+    const shown = kinds.show((kind) => maps[kind] !== null, maps.busy, wanted);
+    setText(words, [caption(shown, maps, spaces, pairs.count), kinds.note()].filter(Boolean).join(" "));
     const now = shown && maps[shown];
     if (!now || placed === now) return;
     placed = now;
@@ -191,13 +179,7 @@ export default widget<State>("LinkedMaps", (root, host) => {
       h("h2", null, "Two spaces, linked"),
       h("span", { class: "sw-soft" }, `${pairs.count.toLocaleString("en")} pairs`),
     ),
-    h(
-      "div",
-      { class: "sw-tools lm-tools" },
-      h("fieldset", { class: "sw-choice", "aria-label": "Positions" }, ...kinds.map((k) => k.label)),
-      linked.tools,
-      least.element,
-    ),
+    h("div", { class: "sw-tools lm-tools" }, kinds.element, linked.tools, least.element),
     linked.element,
     words,
     pointed,

@@ -172,6 +172,22 @@ describe("the view", () => {
     expect(fact("In norms of the heads' output")).toBe("0.35");
     expect(document.querySelector('[aria-label="Tokens"]')?.textContent).toContain("at blocks.2.attn.hook_z.");
   });
+
+  it("folds up the tokens of a direction in the first third of the blocks", async () => {
+    const side = { tokens: [" May"], logits: [2] };
+    const model = await show({ _tokens: { promoted: side, suppressed: side, block: 9, blocks: 30 } });
+    const folded = () => document.querySelector<HTMLDetailsElement>('[aria-label="Tokens"] details');
+    const said = () => document.querySelector('[aria-label="Tokens"]')?.textContent;
+    expect(folded()?.open).toBe(false);
+    expect(folded()?.querySelectorAll("li").length).toBe(2);
+    expect(said()).toContain("In the first third of the blocks it says next to nothing");
+    model.set("_tokens", { promoted: side, suppressed: side, block: 10, blocks: 30 });
+    await Promise.resolve();
+    expect(folded()).toBeNull();
+    expect(document.querySelectorAll('[aria-label="Tokens"] li').length).toBe(2);
+    expect(said()).toContain("so it says little.");
+  });
+
   it("takes a number of features under own coefficients as asking for Sparse", async () => {
     const model = await show({ decomposition: "own", _made: { ...state()._made, method: "own", full: 2 * norm(V) } });
     expect(document.querySelector(".sw-build-facts")?.textContent).toContain("about ×2.0");

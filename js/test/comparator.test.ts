@@ -1,21 +1,13 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import comparator from "../src/comparator";
 import { BOTH, counted, grouped, ONLY_A, ONLY_B, OTHER, padded, ranked } from "../src/comparator/groups";
 import { separationWords } from "../src/comparator/map";
 import { asPrompts, asText } from "../src/comparator/prompts";
 import { isRead, readAt } from "../src/comparator/strips";
-import { FrozenModel } from "../src/frozen";
 import type { Packed } from "../src/host";
 import { paintStrip, tokenStrip } from "../src/ui/tokens";
+import { all, floats, HOSTILE, ints, packed, settled, stage } from "./stage";
 
-function packed(array: Float32Array | Int32Array | Uint8Array): Packed {
-  const dtype = array instanceof Float32Array ? "float32" : array instanceof Int32Array ? "int32" : "uint8";
-  return { view: new DataView(array.slice().buffer), dtype, shape: [array.length] };
-}
-const floats = (...values: number[]) => packed(Float32Array.from(values));
-const ints = (...values: number[]) => packed(Int32Array.from(values));
-
-const HOSTILE = '<img src=x onerror="window.hit = 1">';
 const IDLE = { phase: "idle", message: "", progress: null, left: null, error: "", job: "" };
 
 /** Two prompts a set, two tokens a prompt, of which the first is a sink; features 1, 3 and 4 of six fire. */
@@ -78,24 +70,7 @@ function state(live = true): Record<string, unknown> {
   };
 }
 
-let model: FrozenModel;
-let end: AbortController;
-function mount(with_: Record<string, unknown> = state()): void {
-  model = new FrozenModel(with_);
-  end = new AbortController();
-  comparator.render({ model, el: document.body, signal: end.signal });
-}
-beforeEach(() => vi.useFakeTimers());
-afterEach(() => {
-  end?.abort();
-  document.body.replaceChildren();
-  vi.useRealTimers();
-});
-const settled = async () => {
-  await Promise.resolve();
-  vi.advanceTimersByTime(100);
-};
-const all = <E extends HTMLElement = HTMLElement>(selector: string) => [...document.querySelectorAll<E>(selector)];
+const on = stage(comparator, state);
 const button = (name: string) =>
   all<HTMLButtonElement>("button").find((b) => b.textContent === name) as HTMLButtonElement;
 const ids = () => all("tbody tr[data-at]").map((row) => Number(row.querySelector("td")?.textContent));
@@ -153,19 +128,19 @@ test("the separation is said in words, with its null, or why it was not tested",
 });
 
 test("counts, table and filter show the comparison, and k is changed without Python", async () => {
-  mount();
+  on.mount();
   expect(counts()[0]).toEqual([1, 1, 1]);
   expect(ids()).toEqual([1, 3, 4]);
   all<HTMLInputElement>(".fc-filter input")[1]?.click();
   expect(ids()).toEqual([1]);
   all<HTMLInputElement>(".fc-counts input")[1]?.click();
   await settled();
-  expect(model.state.k).toBe(15);
-  expect(model.saves).toBe(1);
+  expect(on.model.state.k).toBe(15);
+  expect(on.model.saves).toBe(1);
 });
 
 test("one pair of prompts is looked at with its own activations and its own groups", () => {
-  mount();
+  on.mount();
   all<HTMLButtonElement>(".fc-number")[0]?.click();
   expect(ids()).toEqual([1, 3, 4]);
   expect(all("tbody tr[data-at]").map((row) => row.querySelector("td:nth-child(3)")?.textContent)).toEqual([
@@ -180,7 +155,7 @@ test("one pair of prompts is looked at with its own activations and its own grou
 });
 
 test("pointing at a feature shades tokens, and attention sinks do not set the scale", () => {
-  mount();
+  on.mount();
   document.querySelector("tbody tr[data-at]")?.dispatchEvent(new Event("pointerover", { bubbles: true }));
   const heat = all(".fc-strips .sw-token").map((token) => token.style.getPropertyValue("--heat"));
   expect(heat).toEqual(["0%", "100%", "0%", "33%", "0%", "0%", "0%", "0%"]);
@@ -189,14 +164,14 @@ test("pointing at a feature shades tokens, and attention sinks do not set the sc
 });
 
 test("labels stay text, and flags stand beside them", () => {
-  mount();
+  on.mount();
   expect(document.querySelector("img")).toBeNull();
   expect(document.querySelector(".fc-text")?.textContent).toBe(HOSTILE);
   expect(all(".sw-flag").map((flag) => flag.textContent)).toEqual(["dense"]);
 });
 
 test("an empty set is refused before Python hears of it", async () => {
-  mount();
+  on.mount();
   button("Edit prompts").click();
   const fields = all<HTMLTextAreaElement>("textarea");
   (fields[0] as HTMLTextAreaElement).value = " ";
@@ -204,14 +179,14 @@ test("an empty set is refused before Python hears of it", async () => {
   button("Compare").click();
   await settled();
   expect(all(".fc-wrong")[0]?.textContent).toContain("Set A is empty");
-  expect(model.state.a).toEqual(["a b", "a c"]);
+  expect(on.model.state.a).toEqual(["a b", "a c"]);
   (fields[0] as HTMLTextAreaElement).value = "new";
   button("Compare").click();
-  expect(model.state.a).toEqual(["new"]);
+  expect(on.model.state.a).toEqual(["new"]);
 });
 
 test("a recording says why it cannot compare, and can still be looked at", async () => {
-  mount(state(false));
+  on.mount(state(false));
   for (const name of ["Compare", "Edit prompts", "Send to vector"]) {
     expect(button(name).disabled).toBe(true);
     expect(button(name).title).toContain("open the widget in a notebook");
@@ -219,16 +194,16 @@ test("a recording says why it cannot compare, and can still be looked at", async
   expect(document.querySelector(".fc-strips .sw-strip button")).toBeNull();
   document.querySelector<HTMLElement>("tbody tr[data-at]")?.click();
   await settled();
-  expect(model.state.selected).toEqual([1]);
+  expect(on.model.state.selected).toEqual([1]);
   expect(document.querySelector(".fc-selection")?.textContent).toContain("1 feature selected");
 });
 
 test("a view that goes leaves nothing behind", async () => {
-  mount();
+  on.mount();
   await settled();
-  expect(model.listeners).toBeGreaterThan(5);
-  end.abort();
-  expect(model.listeners).toBe(0);
+  expect(on.model.listeners).toBeGreaterThan(5);
+  on.end.abort();
+  expect(on.model.listeners).toBe(0);
 });
 
 test("tokens are painted again in place", () => {
@@ -240,4 +215,39 @@ test("tokens are painted again in place", () => {
   expect(document.activeElement).toBe(second);
   expect(second.style.getPropertyValue("--heat")).toBe("50%");
   expect(second.getAttribute("aria-label")).toBe("token 1: ·b, fires at 3.0");
+});
+
+test("the map that one reads stays when UMAP is ready, and comes at once where it was asked for", async () => {
+  const radios = () =>
+    all<HTMLInputElement>("[aria-label=Positions] input").map((input) => [input.disabled, input.checked]);
+  const caption = () => document.querySelector(".fc-caption")?.textContent ?? "";
+  const choose = (at: number) => all<HTMLInputElement>("[aria-label=Positions] input")[at]?.click();
+  const positions = state()._map as { pca: Packed; busy: boolean };
+  const ready = { ...positions, umap: positions.pca, busy: false };
+  for (const asked of [false, true]) {
+    on.mount();
+    expect(radios()).toEqual([
+      [false, true],
+      [false, false],
+    ]);
+    if (asked) choose(1);
+    expect(caption()).toContain(asked ? "UMAP is being made, and shown as soon as it is there" : "UMAP is being made.");
+    expect(caption()).toContain("Two principal components");
+    on.model.set("_map", ready);
+    await settled();
+    expect(radios()[1]).toEqual([false, asked]);
+    expect(caption().includes("UMAP is ready.")).toBe(!asked);
+    expect(caption().includes("UMAP by cosine, seed 0")).toBe(asked);
+    choose(1);
+    expect(caption()).toContain("UMAP by cosine, seed 0");
+    on.end.abort();
+    document.body.replaceChildren();
+  }
+  // A view that opens on a UMAP that is there shows it; one that cannot come cannot be asked for.
+  on.mount({ ...state(), _map: ready });
+  expect(radios()[1]).toEqual([false, true]);
+  on.end.abort();
+  document.body.replaceChildren();
+  on.mount({ ...state(), _map: { ...positions, busy: false, error: "no numba" } });
+  expect(radios()[1]).toEqual([true, false]);
 });

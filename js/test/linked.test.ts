@@ -1,17 +1,8 @@
-import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { FrozenModel } from "../src/frozen";
-import type { Packed } from "../src/host";
+import { expect, test } from "vitest";
 import linked from "../src/linked";
 import { caption, testWords } from "../src/linked/words";
 import { byPoint } from "../src/ui/linked";
-
-function packed(array: Float32Array | Int32Array): Packed {
-  const dtype = array instanceof Float32Array ? "float32" : "int32";
-  return { view: new DataView(array.slice().buffer), dtype, shape: [array.length] };
-}
-const floats = (...values: number[]) => packed(Float32Array.from(values));
-const ints = (...values: number[]) => packed(Int32Array.from(values));
-const HOSTILE = '<img src=x onerror="window.hit = 1">';
+import { all, floats, HOSTILE, ints, settled, stage } from "./stage";
 
 /** Three pairs: rows 4 and 7 of A share row 2 of B, row 9 has row 5; B has a row more. */
 function state(live = true): Record<string, unknown> {
@@ -38,24 +29,7 @@ function state(live = true): Record<string, unknown> {
   };
 }
 
-let model: FrozenModel;
-let end: AbortController;
-function mount(with_: Record<string, unknown> = state()): void {
-  model = new FrozenModel(with_);
-  end = new AbortController();
-  linked.render({ model, el: document.body, signal: end.signal });
-}
-beforeEach(() => vi.useFakeTimers());
-afterEach(() => {
-  end?.abort();
-  document.body.replaceChildren();
-  vi.useRealTimers();
-});
-const settled = async () => {
-  await Promise.resolve();
-  vi.advanceTimersByTime(100);
-};
-const all = <E extends HTMLElement = HTMLElement>(selector: string) => [...document.querySelectorAll<E>(selector)];
+const on = stage(linked, state);
 const rows = () => all("tbody tr[data-at]").map((row) => row.querySelector("td")?.textContent);
 const text = (selector: string) => document.querySelector(selector)?.textContent ?? "";
 
@@ -64,7 +38,7 @@ test("a point has its pairs in their order, and a point without one has none", (
 });
 
 test("the table holds every pair, labels as text", () => {
-  mount();
+  on.mount();
   expect(rows()).toEqual(["9", "4", "7"]);
   expect(document.querySelector("img")).toBeNull();
   expect(text("tbody")).toContain(HOSTILE);
@@ -72,54 +46,61 @@ test("the table holds every pair, labels as text", () => {
 });
 
 test("pointing at a row says both sides of the pair, and selecting it goes to Python", async () => {
-  mount();
+  on.mount();
   const row = all("tbody tr[data-at]")[0];
   row?.dispatchEvent(new Event("pointerover", { bubbles: true }));
   expect(text(".lm-pointed")).toBe("9 numbers5 númerosr 0.90");
   row?.click();
   await settled();
-  expect(model.state.selected).toEqual([0]);
+  expect(on.model.state.selected).toEqual([0]);
   expect(text(".lm-selection")).toContain("1 pair selected");
 });
 
 test("a weak pair leaves the table, and what is selected can be shown alone", async () => {
-  mount();
+  on.mount();
   const slider = document.querySelector<HTMLInputElement>(".lm-tools input[type=range]");
   if (slider) slider.value = "0.5";
   slider?.dispatchEvent(new Event("input"));
   await settled();
-  expect(model.state.least).toBe(0.5);
+  expect(on.model.state.least).toBe(0.5);
   expect(rows()).toEqual(["9", "4"]);
-  model.set("selected", [1]);
+  on.model.set("selected", [1]);
   await settled();
   document.querySelector<HTMLInputElement>(".lm-selection input")?.click();
   expect(rows()).toEqual(["4"]);
   all<HTMLButtonElement>(".lm-selection button")[0]?.click();
   await settled();
-  expect(model.state.selected).toEqual([]);
+  expect(on.model.state.selected).toEqual([]);
   expect(rows()).toEqual(["9", "4"]);
 });
 
-test("maps that are not there yet cannot be chosen, and the best of what is there is shown", async () => {
-  mount();
+test("the best map that is there is shown, and stays until another one is asked for", async () => {
+  on.mount();
   const inputs = () => all<HTMLInputElement>(".lm-tools .sw-choice:first-child input");
   expect(inputs().map((input) => [input.disabled, input.checked])).toEqual([
-    [true, false],
+    [false, false],
     [false, true],
     [false, false],
   ]);
   expect(text(".lm-caption")).toContain("UMAP is being made.");
   const maps = state()._maps as Record<string, unknown>;
-  model.set("_maps", { ...maps, umap: maps.pca, busy: false });
+  on.model.set("_maps", { ...maps, umap: maps.pca, busy: false });
   await settled();
-  expect(inputs().map((input) => input.checked)).toEqual([true, false, false]);
+  expect(inputs().map((input) => input.checked)).toEqual([false, true, false]);
+  expect(text(".lm-caption")).toContain("UMAP is ready.");
+  // It is the state's kind already: choosing it changes nothing there.
+  inputs()[0]?.click();
   expect(text(".lm-caption")).toContain("seed 0");
+  // What Python asks for is asked for.
+  on.model.set("kind", "aligned");
+  await settled();
+  expect(inputs().map((input) => input.checked)).toEqual([false, false, true]);
 });
 
 test("a page without a kernel says that all of it works", () => {
-  mount(state(false));
+  on.mount(state(false));
   expect(text(".sw-status")).toContain("everything here works without a kernel");
-  expect(model.sent).toEqual([]);
+  expect(on.model.sent).toEqual([]);
 });
 
 test("the test is said with its null, and a loose rotation is called one", () => {

@@ -205,3 +205,17 @@ test("nothing is left behind", () => {
   end.abort();
   expect(model.listeners).toBe(0);
 });
+
+test("one line says which figures are held out, and none where the prompts built the vector", async () => {
+  mount();
+  const said = () => text(".sw-picker-sign");
+  const answers = model.get("_answers") as Record<string, unknown>;
+  expect(said()).toContain("not held out.");
+  expect(said()).not.toContain("Held out is");
+  model.set("_answers", { ...answers, seen: 0 });
+  await Promise.resolve();
+  expect(said()).toContain("Held out is what the automatic choice reports of the half that judges.");
+  model.set("_answers", null);
+  await Promise.resolve();
+  expect(said()).not.toContain("held out");
+});

@@ -378,3 +378,65 @@ describe("small words and numbers", () => {
     expect([0, 0.0001, 0.1234, 1, Number.NaN].map(percent)).toEqual(["0.0%", "<0.1%", "12.3%", "100.0%", "–"]);
   });
 });
+
+describe("scores on a suite", () => {
+  const scores = {
+    vector: "v",
+    settings,
+    multipliers: [-1, 1],
+    tasks: ["mean of all tasks", "one"],
+    accuracy: [
+      [0.5, 1],
+      [0, 1],
+    ],
+    n: [4, 2],
+    held_out: [0.75, 1],
+    unsteered: [0.25, 0.5],
+    random: [0.25, 0.5],
+    random_high: [0.5, 1],
+    finished: true,
+  };
+  const note = () => texts(".sw-play-dose p").join(" ");
+  async function score(): Promise<void> {
+    mount();
+    model.set("_suite", { tasks: 1, prompts: 4, multipliers: 2 });
+    model.set("_scores", scores);
+    const measure = el.querySelector<HTMLSelectElement>("[aria-label=Measure]");
+    if (!measure) throw new Error("no measure");
+    measure.value = "accuracy";
+    measure.dispatchEvent(new Event("change"));
+    await settle();
+  }
+
+  it("says how well random directions do at most, over all tasks as for one", async () => {
+    await score();
+    expect(note()).toContain("Held-out accuracy 75.0% of 4 items");
+    expect(note()).toContain("25.0% on average, 50.0% at most.");
+    const task = el.querySelector<HTMLSelectElement>("[aria-label=Task]");
+    if (!task) throw new Error("no task");
+    task.value = "1";
+    task.dispatchEvent(new Event("change"));
+    expect(note()).toContain("50.0% on average, 100.0% at most.");
+  });
+
+  it("are marked when they are of settings that are no longer in force", async () => {
+    await score();
+    const stale = () => el.querySelector(".sw-play-dose")?.classList.contains("stale");
+    expect([stale(), note().includes("other settings")]).toEqual([false, false]);
+    for (const [name, value] of Object.entries({ positions: [0, 2], space: "sae", active: "w", _version: 2 })) {
+      const before = model.get(name);
+      model.set(name, value);
+      await settle();
+      expect(stale(), name).toBe(true);
+      expect(note(), name).toContain("Scored with other settings than those in force: v · last.");
+      model.set(name, before);
+      await settle();
+      expect([stale(), note().includes("other settings")], name).toEqual([false, false]);
+    }
+    // Neither the prompt nor the other vectors are scored.
+    model.set("prompt", "q");
+    model.set("doses", { v: 1, w: 3 });
+    await settle();
+    expect(stale()).toBe(false);
+  });
+});

@@ -78,6 +78,11 @@ def decoder_map(sae: SAE, method: Method = "umap", seed: int = 0, stop: Callable
         return maps[key]
 
 
+def is_made(sae: SAE, method: Method, seed: int = 0) -> bool:
+    """Whether `decoder_map` has such a map at hand."""
+    return (method, 0 if method == "pca" else seed) in _made.get(sae, {})
+
+
 def map_of_rows(unit: Tensor, method: Method, seed: int = 0, stop: Callable[[], bool] | None = None) -> DecoderMap:
     """Positions of any rows of unit length, [n, d], as `decoder_map` makes them; kept nowhere."""
     if method == "pca":

@@ -17,7 +17,7 @@ from steerwidgets.engine.model import Read, SteeredModel
 from steerwidgets.study.compare import FeatureComparison, compare
 from steerwidgets.study.contrast import contrast
 from steerwidgets.study.pairs import prompt_pairs
-from steerwidgets.study.projection import Cancelled, decoder_map
+from steerwidgets.study.projection import Cancelled, decoder_map, is_made
 from steerwidgets.widgets.base import STATIC, StudyWidget
 from steerwidgets.widgets.comparator_state import about_features, lines, map_of, separations, strips_of, table_of
 from steerwidgets.widgets.export import Snapshot
@@ -229,7 +229,9 @@ class FeatureComparator(StudyWidget):
         try:
             sae = self.model.need_sae("a map")
             pca = decoder_map(sae, "pca")
-            self._publish(_map=map_of(pca, None, busy=True))
+            # A view keeps the map that it shows first.
+            if not is_made(sae, "umap"):
+                self._publish(_map=map_of(pca, None, busy=True))
             self._publish(_map=map_of(pca, decoder_map(sae, "umap", stop=job.stopped), busy=False))
         except Cancelled:
             self._publish(_map=map_of(pca, None, busy=False))

@@ -323,15 +323,16 @@ class SteeringPlayground(PlaygroundInputs):
     def _score(self, job: Job) -> None:
         """The active vector alone on the suite."""
         with self._lock:
-            asked = suite, name, add = self._scored()
+            asked, settings = self._scored(), self._settings()
+        suite, name, add = asked
         if suite is None:
-            raise ValueError(
-                "there is no suite to score on; give SteeringPlayground(..., suite=sw.tasks.successors())."
-            )
-        result = sweep(self.model, suite, {name: add}, positions=self.positions, stop=job.stopped, progress=job.report)
+            raise ValueError("there is no suite to score; give SteeringPlayground(..., suite=sw.tasks.successors()).")
+        result = sweep(self.model, suite, {name: add}, positions=add.positions, stop=job.stopped, progress=job.report)
         job.check()
         self._swept = asked, result
-        self._publish(_scores=state.packed_scores(result, name))
+        # Of other settings the page says so; it cannot tell one suite from another.
+        if self.suite is suite:
+            self._publish(_scores=state.packed_scores(result, name, settings))
 
     def _generate_soon(self, multipliers: Sequence[float]) -> None:
         self._worker.stop("measure", superseded=True)
@@ -379,7 +380,6 @@ class SteeringPlayground(PlaygroundInputs):
     def _new_vectors(self, change: Any = None) -> None:
         self._version += 1
         with self.hold_sync():
-            self._scores = {}
             self.doses = {name: self.doses.get(name, 1.0) for name in self.vectors}
             self.off = [name for name in self.off if name in self.vectors]
             if self.active not in self.vectors:

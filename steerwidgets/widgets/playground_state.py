@@ -81,7 +81,7 @@ def sparse(stops: Sequence[float], most: int) -> list[float]:
 def packed_prompt(model: SteeredModel, prompt: str, hook: HookPoint, trunk: Trunk) -> dict[str, Any]:
     """The tokens of a prompt, the norm of each at the hook point, and which are attention sinks, and why."""
     batch = model.batch(prompt)
-    x = (trunk.residual if trunk.residual is not None else model.traces.capture(batch, hook)).float().cpu()
+    x = trunk.residual.float().cpu()
     norms = x[0].norm(dim=-1)
     sinks = model.sinks(batch, x, hook)[0].tolist()
     special = set(model.tokenizer.all_special_ids)
@@ -197,8 +197,11 @@ def finish_of(generation: Generation, limit: int) -> str:
     return f"length limit of {limit} tokens" if len(generation.tokens) >= limit else "the model ended it"
 
 
-def packed_scores(result: SweepResult, vector: str) -> dict[str, Any]:
-    """Accuracy over the multipliers, each task and their mean; zero is the unsteered model."""
+def packed_scores(result: SweepResult, vector: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy over the multipliers, each task and their mean; zero is the unsteered model.
+
+    `settings` are those that were scored, so that the page can tell when they are no longer in force.
+    """
     cells = result.table
     studied = cells[(cells["control"] == "none") & (cells["split"] != "off-target")]
     by_task = studied.pivot_table(index="task", columns="multiplier", values="correct", aggfunc="mean", sort=False)
@@ -214,6 +217,7 @@ def packed_scores(result: SweepResult, vector: str) -> dict[str, Any]:
     high = [draws.max() if len(draws) else math.nan, *summary["random high"]]
     return {
         "vector": vector,
+        "settings": settings,
         "multipliers": [float(m) for m in by_task.columns],
         "tasks": ["mean of all tasks", *map(str, by_task.index)],
         "accuracy": [finites(by_task.mean()), *(finites(row) for row in by_task.to_numpy())],

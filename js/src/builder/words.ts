@@ -7,10 +7,13 @@ import type { State, Tokens } from "./state";
 
 export function tokenPanel(host: Host<State>): HTMLElement {
   const note = h("p", { class: "sw-soft" });
+  const place = h("div");
   const lists = (["promoted", "suppressed"] as const).map((key) => ({
     key,
     list: h("ol", { class: `sw-build-tokens ${key}`, "aria-label": `Tokens ${key}` }),
   }));
+  const two = h("div", { class: "sw-build-two" }, ...lists.map(({ list }) => list));
+  const folded = h("details", null, h("summary", null, "Show them all the same"));
   host.watch(["_tokens"], () => {
     const tokens = host.get("_tokens");
     const most = Math.max(
@@ -19,11 +22,18 @@ export function tokenPanel(host: Host<State>): HTMLElement {
     );
     for (const { key, list } of lists) list.replaceChildren(...items(tokens, key, most));
     const { block = 0, blocks = 0 } = tokens;
+    const early = block < blocks / 3;
+    if (early) folded.append(two);
+    place.replaceChildren(early ? folded : two);
     setText(
       note,
       blocks
         ? `Logit lens of the unit direction after block ${block} of ${blocks}: final norm's weight and unembedding. ${
-            block < 0.75 * blocks ? "This early the blocks above rewrite the stream, so it says little." : ""
+            early
+              ? "In the first third of the blocks it says next to nothing: the blocks above rewrite the stream."
+              : block < 0.75 * blocks
+                ? "This early the blocks above rewrite the stream, so it says little."
+                : ""
           }`
         : (tokens.why ?? ""),
     );
@@ -32,8 +42,8 @@ export function tokenPanel(host: Host<State>): HTMLElement {
     "section",
     { class: "sw-stack", "aria-label": "Tokens" },
     h("h3", null, "Promoted and suppressed tokens"),
-    h("div", { class: "sw-build-two" }, ...lists.map(({ list }) => list)),
     note,
+    place,
   );
 }
 

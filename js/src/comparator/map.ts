@@ -1,19 +1,15 @@
 /** The map of decoder rows, and the test that says whether what one sees on it is there. */
 
-import { everyFrame, h, number, setText, uid } from "../dom";
+import { everyFrame, h, number, setText } from "../dom";
 import { unpack } from "../host";
+import { mapChoice } from "../ui/kinds";
 import { FAINT, PLAIN, pointMap } from "../ui/map";
 import { NAMES, OTHER } from "./groups";
 import type { ComparatorHost, Separation } from "./state";
 import { probability } from "./table";
 import type { View } from "./view";
 
-type Kind = "pca" | "umap";
-
 export function mapSection(host: ComparatorHost, view: View, onPoint: (id: number | null) => void): HTMLElement {
-  let kind: Kind = "pca";
-  let chosen = false;
-  let touched = false;
   let placed: unknown = null;
 
   const map = pointMap({
@@ -30,9 +26,6 @@ export function mapSection(host: ComparatorHost, view: View, onPoint: (id: numbe
       host.set({ selected: [...now] });
     },
     onLasso: (ids, more) => host.set({ selected: [...new Set([...(more ? host.get("selected") : []), ...ids])] }),
-    onTouch: () => {
-      touched = true;
-    },
   });
 
   function line(id: number): string {
@@ -43,44 +36,25 @@ export function mapSection(host: ComparatorHost, view: View, onPoint: (id: numbe
     return `${id} · ${group} · A ${number(shown.values[0][row], 1)} · B ${number(shown.values[1][row], 1)}`;
   }
 
-  const name = uid();
-  const radio = (value: Kind, text: string) => {
-    const input = h("input", { type: "radio", name });
-    input.addEventListener("change", () => {
-      kind = value;
-      chosen = true;
-      place();
-    });
-    return { value, input, label: h("label", null, input, text) };
-  };
-  const kinds = [radio("pca", "PCA"), radio("umap", "UMAP")];
+  const kinds = mapChoice<"pca" | "umap">({ pca: "PCA", umap: "UMAP" }, () => place());
   const state = h("p", { class: "sw-soft fc-caption", role: "status" });
 
   function place(): void {
     const positions = host.get("_map");
-    // A map that one is at work on does not change under one's hand.
-    if (!chosen && positions.umap && !touched) kind = "umap";
-    if (!positions[kind]) kind = "pca";
-    for (const { value, input, label } of kinds) {
-      input.checked = kind === value;
-      input.disabled = !positions[value];
-      label.title = value === "umap" && !positions.umap ? "Still being made" : "";
-    }
     const { share, seed, busy, error } = positions;
+    const kind = kinds.show((kind) => positions[kind] !== null, busy, "umap");
     const words = {
       pca: share === null ? "" : `Two principal components, ${number(100 * share, 1)} % of the variance`,
       umap: `UMAP by cosine, seed ${seed}`,
-    }[kind];
-    const ready = kind === "pca" && positions.umap && !chosen ? "UMAP is ready." : "";
+    }[kind ?? "pca"];
     const fire = view.shown()?.table.ids.length ?? 0;
     const dots = `${view.features().count.toLocaleString("en")} decoder rows, of which ${fire} fire here.`;
-    const now = positions.pca
-      ? [`${words}: ${dots}`, busy ? "UMAP is being made." : ready]
-      : ["Positions are being made."];
+    const now = kind ? [`${words}: ${dots}`, kinds.note()] : ["Positions are being made."];
     setText(state, [...now, error].filter(Boolean).join(" "));
-    if (placed === positions[kind]) return;
-    placed = positions[kind];
-    map.place(unpack(positions[kind]) as Float32Array);
+    const found = kind && positions[kind];
+    if (!found || placed === found) return;
+    placed = found;
+    map.place(unpack(found) as Float32Array);
   }
 
   let marks: Uint8Array = new Uint8Array(0);
@@ -107,12 +81,7 @@ export function mapSection(host: ComparatorHost, view: View, onPoint: (id: numbe
   return h(
     "section",
     { class: "sw-stack", "aria-label": "Map" },
-    h(
-      "div",
-      { class: "sw-tools" },
-      h("fieldset", { class: "sw-choice", "aria-label": "Positions" }, ...kinds.map((k) => k.label)),
-      map.tools,
-    ),
+    h("div", { class: "sw-tools" }, kinds.element, map.tools),
     map.element,
     state,
   );

@@ -3,8 +3,7 @@
 import type { CommonState, Host, Packed } from "../host";
 import { unpack } from "../host";
 
-export const KINDS = ["umap", "pca", "aligned"] as const;
-export type Kind = (typeof KINDS)[number];
+export type Kind = "umap" | "pca" | "aligned";
 /** One value for each of the two spaces. */
 export type Both<T> = readonly [T, T];
 type Numbers = Float32Array | Int32Array | Uint8Array;

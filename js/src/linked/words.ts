@@ -25,8 +25,7 @@ export function caption(
     const shown = (spaces.ids[side].length - spaces.paired[side]).toLocaleString("en");
     return ` Of the rows of ${"AB"[side]} without a partner ${shown} are drawn.`;
   });
-  const busy = maps.busy && !maps.umap ? " UMAP is being made." : "";
-  return [words + loose + drawn.join("") + busy, maps.error].filter(Boolean).join(" ");
+  return [words + loose + drawn.join(""), maps.error].filter(Boolean).join(" ");
 }
 
 export function testWords(test: State["_test"]): string {

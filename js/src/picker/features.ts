@@ -239,7 +239,10 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   });
   host.watch(["dropped_ids", "_rules"], paint);
   host.watch(["_answers"], warn);
-  host.watch(["by", "_effects"], () => setText(sign, SIGN[host.get("_effects")?.by ?? host.get("by")]));
+  host.watch(["by", "_effects", "_answers"], () => {
+    const { seen = 0, prompts = [] } = host.get("_answers") ?? {};
+    setText(sign, `${SIGN[host.get("_effects")?.by ?? host.get("by")]} ${prompts.length ? heldOut(seen) : ""}`);
+  });
 
   return {
     drop,
@@ -249,6 +252,12 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
       return { ids, filtered: ids.length < rows.length };
     },
   };
+}
+
+/** Which figures are of prompts that chose nothing. */
+function heldOut(seen: number): string {
+  const none = "Effects and answers are of all prompts, those you choose by among them: not held out.";
+  return seen ? none : `${none} Held out is what the automatic choice reports of the half that judges.`;
 }
 
 /** A bar from the middle, to the left where dropping hurts; its number beside it. */

@@ -3,7 +3,7 @@
 import { h, number, setText } from "../dom";
 import { chart, type Drawing } from "../ui/chart";
 import { shown } from "../ui/tokens";
-import { nearest, percent, type Scores, type Store, times } from "./state";
+import { nearest, percent, placeOf, type Scores, type Store, scoredAlike, settingsOf, times } from "./state";
 
 type Measure = "probability" | "difference" | "kl" | "accuracy";
 
@@ -74,14 +74,18 @@ export function dosePanel(store: Store): { element: HTMLElement; paint(): void }
       [measure === "accuracy", accuracy],
     ] as const)
       part.hidden = !shownIf;
-    element.classList.toggle("stale", store.stale && measure !== "accuracy");
+    const old = scores.settings !== undefined && !scoredAlike(scores.settings, settingsOf(host));
+    element.classList.toggle("stale", measure === "accuracy" ? old : store.stale);
     if (!table) return;
     // A move of the slider changes none of these: the picture stays, the marker moves.
-    const key = [measure, table.n, store.null?.draws, store.track, store.against, task, scores.vector, scores.n].join();
+    const key = [
+      ...[measure, table.n, store.null?.draws, store.track, store.against, task],
+      ...[scores.vector, scores.n, JSON.stringify(scores.settings), old, suite.prompts],
+    ].join();
     if (key !== drawn) {
       drawn = key;
       plot.draw(drawingOf(store, measure, scores, task));
-      setText(note, noteOf(store, measure, scores, task, suite.prompts));
+      setText(note, noteOf(store, measure, scores, old, task, suite.prompts));
     }
     plot.mark(store.dose === null ? null : markOf(store, measure, scores));
   };
@@ -200,7 +204,14 @@ function accuracyOf(scores: Partial<Scores>, task: number): Drawing {
   };
 }
 
-function noteOf(store: Store, measure: Measure, scores: Partial<Scores>, task: number, prompts: number): string {
+function noteOf(
+  store: Store,
+  measure: Measure,
+  scores: Partial<Scores>,
+  old: boolean,
+  task: number,
+  prompts: number,
+): string {
   if (measure !== "accuracy") {
     const { null: found } = store;
     return found
@@ -208,14 +219,17 @@ function noteOf(store: Store, measure: Measure, scores: Partial<Scores>, task: n
       : "Band of random directions: not there yet.";
   }
   if (!prompts) return "No suite: give SteeringPlayground(..., suite=sw.tasks.successors()).";
-  if (!scores.tasks) return "Steers every prompt of the suite with the active vector alone, with controls.";
+  if (!scores.tasks || !scores.settings)
+    return "Steers every prompt of the suite with the active vector alone, with controls.";
   const held = scores.held_out?.[task];
   const [random, high] = [scores.random?.[task], scores.random_high?.[task]];
   const control =
     random === null || random === undefined
       ? ""
-      : ` Random directions there: ${percent(random)} on average${task ? `, ${percent(high ?? Number.NaN)} at most` : ""}.`;
-  return `Held-out accuracy ${percent(held ?? Number.NaN)} of ${scores.n?.[task]} items: each at the multiplier chosen on the others.${control} The curve itself is not held out.`;
+      : ` Random directions there: ${percent(random)} on average, ${percent(high ?? Number.NaN)} at most.`;
+  const were = [scores.vector, ...placeOf(scores.settings)].join(" · ");
+  const before = old ? `Scored with other settings than those in force: ${were}. ` : "";
+  return `${before}Held-out accuracy ${percent(held ?? Number.NaN)} of ${scores.n?.[task]} items: each at the multiplier chosen on the others.${control} The curve itself is not held out.`;
 }
 
 function trimmed(y: number): string {

@@ -2,7 +2,7 @@
 
 import { debounced, h, setText } from "../dom";
 import { moved } from "../keys";
-import { type Run, type Store, times } from "./state";
+import { placeOf, type Run, type Store, times } from "./state";
 
 export function historyPanel({ host }: Store, open: (run: Run) => void): HTMLElement {
   const title = h("span");
@@ -108,12 +108,8 @@ function whatOf({ settings, entries, temperature }: Run): string {
   const parts = [
     ...(settings.on ? [`${settings.active} ${range}`] : []),
     ...settings.beside.map(([name, dose]) => `${name} ${times(dose)}`),
-    typeof settings.positions === "string"
-      ? settings.positions.replaceAll("_", " ")
-      : `tokens ${settings.positions.join(", ")}`,
+    ...placeOf(settings),
   ];
-  if (settings.space === "sae")
-    parts.push(`SAE space, error term ${settings.error_term === "keep" ? "kept" : "dropped"}`);
   if (temperature) parts.push(`temperature ${temperature}`);
   return parts.join(" · ");
 }

@@ -15,6 +15,9 @@ export interface Settings {
   version: number;
 }
 
+/** What scores on a suite depend on, of the settings. */
+export type Scoring = Omit<Settings, "prompt" | "beside">;
+
 export interface Text {
   tokens: string[];
   text: string;
@@ -41,6 +44,8 @@ export interface Run {
 
 export interface Scores {
   vector: string;
+  /** What the active vector was scored with. */
+  settings: Scoring;
   multipliers: number[];
   tasks: string[];
   accuracy: (number | null)[][];
@@ -255,9 +260,19 @@ export function settingsOf(host: Host<State>): Settings {
 
 /** Whether two settings are the same; what else their objects hold does not count. */
 export function same(a: Settings, b: Settings): boolean {
-  const key = (s: Settings) =>
-    JSON.stringify([s.prompt, s.active, s.beside, s.positions, s.space, s.error_term, s.clamp, s.version]);
+  return JSON.stringify([a.prompt, a.beside]) === JSON.stringify([b.prompt, b.beside]) && scoredAlike(a, b);
+}
+
+/** Whether a suite would be scored alike. */
+export function scoredAlike(a: Scoring, b: Scoring): boolean {
+  const key = (s: Scoring) => JSON.stringify([s.active, s.positions, s.space, s.error_term, s.clamp, s.version]);
   return key(a) === key(b);
+}
+
+/** Where and how vectors are added, in words. */
+export function placeOf({ positions, space, error_term }: Scoring): string[] {
+  const at = typeof positions === "string" ? positions.replaceAll("_", " ") : `tokens ${positions.join(", ")}`;
+  return space === "sae" ? [at, `SAE space, error term ${error_term === "keep" ? "kept" : "dropped"}`] : [at];
 }
 
 /** Index of the number nearest to a value. */

@@ -21,7 +21,6 @@ export interface LinkedOptions {
   onSelect: (pairs: number[]) => void;
   /** The pairs of the point that is pointed at, best first; none where nothing is. */
   onPoint: (pairs: readonly number[]) => void;
-  onTouch?: () => void;
   signal: AbortSignal;
 }
 
@@ -61,10 +60,7 @@ export function linkedMaps(options: LinkedOptions): Linked {
         const within = points.flatMap((point) => pairsAt(side, point)).filter(options.keeps);
         options.onSelect([...new Set([...(more ? options.selected() : []), ...within])]);
       },
-      onTouch: () => {
-        maps[other]?.hover(null);
-        options.onTouch?.();
-      },
+      onTouch: () => maps[other]?.hover(null),
     });
   }) as [PointMap, PointMap];
 
