@@ -15,10 +15,10 @@ from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.model import Generation, SteeredModel
 from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.code import adds_as_code
+from steerwidgets.study.curves import trunk_of
 from steerwidgets.study.dose import STOPS, DoseResponse
 from steerwidgets.study.dose_null import dose_null
 from steerwidgets.study.dose_table import DoseTable, dose_table
-from steerwidgets.study.logprobs import trunk_of
 from steerwidgets.study.off_target import off_target
 from steerwidgets.study.results import SweepResult
 from steerwidgets.study.sweep import sweep
@@ -222,8 +222,7 @@ class SteeringPlayground(PlaygroundInputs):
         return self._start("compute", work)
 
     def _measure_soon(self) -> None:
-        # On NDIF this would be a hundred jobs that nobody asked for.
-        if not self.model.traces.remote and not (self._null and (self._off_target or not self.off_target)):
+        if not (self._null and (self._off_target or not self.off_target)):
             self._start("measure", self._measure)
 
     def _asked(self) -> tuple[Any, ...]:
