@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
+from conftest import byte_tokenizer, tiny_module, tiny_sae
 from lab import Lab, jupyterlab
+from scripted import Scripted, save_tiny
+
+import steerwidgets as sw
 
 LOAD = "import steerwidgets as sw\nmodel = sw.load()"
 
@@ -85,6 +91,69 @@ def test_a_widget_works_beside_a_running_cell_and_outlives_the_page_but_not_the_
     widget.get_by_label("Name").fill("after the kernel")
     page.keyboard.press("Tab")
     widget.get_by_text("The kernel does not answer").wait_for(timeout=10_000)
+
+
+REMOTE = """
+import os, sys
+os.environ["NDIF_HOST"] = HOST
+sys.path.insert(0, TESTS)
+import torch
+from nnsight.modeling import huggingface
+from conftest import tiny_sae
+import steerwidgets as sw
+
+# nnsight asks the Hub how a name is spelled; this one is a folder.
+huggingface._ID_CACHE[FOLDER] = FOLDER
+model = sw.load(FOLDER, sae=tiny_sae(activation="jumprelu"), remote=True)
+direction = torch.randn(24, generator=torch.Generator().manual_seed(3))
+vector = sw.SteeringVector(direction, "blocks.2.hook_resid_post", "test")
+play = sw.SteeringPlayground(model, vector, "one, two,", positions="last", off_target=())
+"""
+
+
+def test_a_remote_model_is_driven_and_its_job_outlives_the_kernel(notebook, tmp_path):
+    """The same widget on NDIF: its place in the queue, a stop, a restart, and the result all the same."""
+    folder = tmp_path / "model"
+    save_tiny(folder)
+    server = Scripted(folder)
+    try:
+        setting = f"HOST, FOLDER, TESTS = {server.host!r}, {str(folder)!r}, {str(Path(__file__).parent)!r}\n"
+        shown = notebook(setting + REMOTE, "play", "with sw.resume(JOB):\n    play.run()")
+        page, widget = shown.page, shown.page.locator(".sw-widget")
+        status = widget.locator(".sw-status-text")
+        server.script(queue=6)
+        shown.run_cell(0)
+        shown.run_cell(1)
+        status.get_by_text("position").wait_for(timeout=20_000)
+        assert re.search(r"Moved to position \d in Queue\. · job [0-9a-f-]{36}", status.inner_text())
+        server.script()
+        status.get_by_text("Ready").wait_for(timeout=30_000)
+        shown.until("play.wait(20)", "True")
+        here = sw.load(tiny_module("llama"), tokenizer=byte_tokenizer(), sae=tiny_sae(activation="jumprelu"))
+        direction = torch.randn(24, generator=torch.Generator().manual_seed(3))
+        add = sw.Add(sw.SteeringVector(direction, "blocks.2.hook_resid_post", "test"), 2.0, "last")
+        [token] = here.next_tokens("one, two,", [add], k=1)["token"]
+        assert shown.evaluate("play.dose.at(2.0).token[0]") == repr(token)
+
+        # Another prompt, whose job runs on while the kernel is restarted.
+        server.script(hold=True)
+        prompt = widget.get_by_label("Prompt", exact=True)
+        prompt.fill("three, four,")
+        page.keyboard.press("Tab")
+        status.get_by_text("job ").wait_for(timeout=20_000)
+        job = shown.evaluate("play._status['job']").strip("'")
+        page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+        server.script()
+        shown.until("1 + 1", "2")
+        shown.run_cell(0)
+        shown.evaluate(f"globals().update(JOB={job!r})")
+        shown.evaluate("setattr(play, 'prompt', 'three, four,')")
+        shown.run_cell(2)
+        assert shown.evaluate("sw.engine.ndif.recent[0].id") == repr(job)
+        assert shown.evaluate("sw.engine.ndif.recent[0].sent") == "0"
+        assert shown.evaluate("play.dose.prompt") == "'three, four,'"
+    finally:
+        server.stop()
 
 
 THREAD = [

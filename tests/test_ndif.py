@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 import threading
-import urllib.request
-from pathlib import Path
 from types import SimpleNamespace
 
-import nnsight
 import pandas as pd
 import pytest
 import torch
-import transformers
 from conftest import byte_tokenizer, tiny_module, tiny_sae
 from nnsight.modeling import huggingface
 from nnsight.schema.config import CONFIG
+from scripted import VERSIONS, Scripted, save_tiny
 
 import steerwidgets as sw
 from steerwidgets.engine import ndif
@@ -26,37 +20,27 @@ from steerwidgets.study.dose_table import dose_table
 from steerwidgets.study.off_target import off_target
 from steerwidgets.study.rescore import rescore
 
-SERVER = Path(__file__).with_name("ndif_script.py")
 PROMPTS = ["one, two, three,", "a b", "January, February"]
 SECRET = "3f0c1a52-key-that-nobody-may-see"
 TASK = sw.Task("t", ["one, two,", "three, four, five,"], ["x", "yz"], foils=["a", "b"])
-VERSIONS = {"nnsight": nnsight.__version__, "transformers": transformers.__version__, "torch": torch.__version__}
-
-
-def started(folder: Path, port: int = 0) -> tuple[subprocess.Popen, str]:
-    process = subprocess.Popen([sys.executable, str(SERVER), str(folder), str(port)], stdout=subprocess.PIPE, text=True)
-    return process, f"http://127.0.0.1:{process.stdout.readline().strip()}"
 
 
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory):
     """A tiny model on this machine and the same one on a scripted server."""
     folder = tmp_path_factory.mktemp("tiny")
-    module, tokenizer = tiny_module("llama"), byte_tokenizer()
-    module.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    process, host = started(folder)
+    save_tiny(folder)
+    server = Scripted(folder)
     sae = tiny_sae(activation="jumprelu")
     # nnsight asks the Hub how the name is spelled.
     huggingface._ID_CACHE[str(folder)] = str(folder)
-    before, CONFIG.API.HOST, logging = CONFIG.API.HOST, host, CONFIG.APP.REMOTE_LOGGING
+    before, CONFIG.API.HOST, logging = CONFIG.API.HOST, server.host, CONFIG.APP.REMOTE_LOGGING
     CONFIG.APP.REMOTE_LOGGING = False
-    here = sw.load(module, sae=sae, tokenizer=tokenizer, check=False)
+    here = sw.load(tiny_module("llama"), sae=sae, tokenizer=byte_tokenizer(), check=False)
     there = sw.load(str(folder), sae=sae, remote=True)
-    yield SimpleNamespace(here=here, there=there, host=host, folder=folder)
+    yield SimpleNamespace(here=here, there=there, server=server)
     CONFIG.API.HOST, CONFIG.APP.REMOTE_LOGGING = before, logging
-    process.kill()
-    process.wait()
+    server.stop()
 
 
 @pytest.fixture
@@ -66,13 +50,9 @@ def server(remote, monkeypatch):
     monkeypatch.delenv("NDIF_API_KEY", raising=False)
     ndif._checked.clear()
 
-    def script(**faults):
-        body = json.dumps({"versions": VERSIONS, **faults}).encode()
-        urllib.request.urlopen(urllib.request.Request(f"{remote.host}/script", body)).close()
-
-    script()
-    yield script
-    script()
+    remote.server.script()
+    yield remote.server.script
+    remote.server.script()
 
 
 def vector() -> sw.SteeringVector:
@@ -238,8 +218,7 @@ def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog,
     server(key=SECRET)
     remote.there.logits(PROMPTS, STEPS["without the error term"])
     remote.there.logits(PROMPTS, STEPS["clamp"])
-    with urllib.request.urlopen(f"{remote.host}/heard") as answer:
-        heard = answer.read()
+    heard = remote.server.heard()
     assert SECRET.encode() not in heard
     sae = remote.there.sae
     for whole in (sae.W_enc, sae.W_dec):
@@ -306,14 +285,12 @@ def test_a_short_silence_is_waited_out_and_a_long_one_named(remote, server, monk
 
 
 def test_a_server_that_is_stopped_in_the_middle_of_a_job(remote, server, monkeypatch):
-    process, host = started(remote.folder)
-    monkeypatch.setattr(CONFIG.API, "HOST", host)
+    mortal = Scripted(remote.server.folder)
+    monkeypatch.setattr(CONFIG.API, "HOST", mortal.host)
     monkeypatch.setattr(ndif, "PATIENCE", 0.3)
-    body = json.dumps({"hold": True}).encode()
-    urllib.request.urlopen(urllib.request.Request(f"{host}/script", body)).close()
-    with pytest.raises(ndif.RemoteJobError, match="has not answered"), ndif.watching(lambda *_: process.kill()):
+    mortal.script(hold=True)
+    with pytest.raises(ndif.RemoteJobError, match="has not answered"), ndif.watching(lambda *_: mortal.stop()):
         remote.there.logits(PROMPTS)
-    process.wait()
     with pytest.raises(ndif.RemoteJobError, match=r"no NDIF server answers|did not accept"):
         remote.there.logits(PROMPTS)
 
