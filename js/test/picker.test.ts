@@ -2,7 +2,8 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { FrozenModel } from "../src/frozen";
 import type { Packed } from "../src/host";
 import picker from "../src/picker";
-import { alike, kept, signed } from "../src/picker/state";
+import { spread } from "../src/picker/greedy";
+import { alike, digitsFor, kept, signed } from "../src/picker/state";
 import { shorter } from "../src/ui/shorter";
 
 const pack = (values: number[], shape = [values.length]): Packed => ({
@@ -218,4 +219,10 @@ test("one line says which figures are held out, and none where the prompts built
   model.set("_answers", null);
   await Promise.resolve();
   expect(said()).not.toContain("held out");
+});
+
+test("words beside the curve do not cover one another, and small changes are not all zero", () => {
+  expect(spread([50, 51, 52])).toEqual([50, 63, 76]);
+  expect(spread([118, 20, 119])).toEqual([107, 20, 120]);
+  expect([5, 0.1, 0.03, 0.004, 0].map(digitsFor)).toEqual([2, 2, 3, 4, 2]);
 });

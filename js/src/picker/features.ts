@@ -3,7 +3,18 @@
 import { h, number, setText, svg } from "../dom";
 import { type Column, grid } from "../ui/grid";
 import { shown } from "../ui/tokens";
-import { type By, droppedOf, type Effect, effectsOf, type PickerHost, type Row, right, rowsOf, signed } from "./state";
+import {
+  type By,
+  digitsFor,
+  droppedOf,
+  type Effect,
+  effectsOf,
+  type PickerHost,
+  type Row,
+  right,
+  rowsOf,
+  signed,
+} from "./state";
 
 export interface FeatureTable {
   element: HTMLElement;
@@ -27,6 +38,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   let rows: Row[] = [];
   let effects = new Map<number, Effect>();
   let largest = 0;
+  let digits = 2;
   let kept: Set<number> = new Set();
   let rule: Set<number> | null = null;
   const past: number[][] = [];
@@ -85,7 +97,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
       tip: "What dropping this feature alone does to the score, mean over the prompts",
       kind: "number",
       value: (row) => Math.abs(effectOf(row) ?? Number.NaN),
-      cell: (row) => bar(effectOf(row), largest),
+      cell: (row) => bar(effectOf(row), largest, digits),
     },
   ];
   const effectOf = (row: number) => effects.get(rows[row]?.id ?? -1)?.effect ?? null;
@@ -165,10 +177,10 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     if (row.density !== null) parts.push(` · fires on ${percent(row.density)} of tokens`);
     if (row.tokens.length) parts.push(` · most on ${row.tokens.map(shown).join("  ")}`);
     if (effect) {
-      const spread = Number.isNaN(effect.se) ? "" : ` ± ${number(effect.se)}`;
-      parts.push(h("br"), `Dropped: ${signed(effect.effect)}${spread} (standard error over prompts)`);
+      const spread = Number.isNaN(effect.se) ? "" : ` ± ${number(effect.se, digits)}`;
+      parts.push(h("br"), `Dropped: ${signed(effect.effect, digits)}${spread} (standard error over prompts)`);
       parts.push(" ", bars(effect.byPrompt));
-      detail.title = effect.byPrompt.map((value, n) => `${prompts[n] ?? n}: ${signed(value)}`).join("\n");
+      detail.title = effect.byPrompt.map((value, n) => `${prompts[n] ?? n}: ${signed(value, digits)}`).join("\n");
     } else detail.title = "";
     detail.replaceChildren(...parts);
   }
@@ -234,6 +246,7 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
   host.watch(["_effects"], () => {
     effects = effectsOf(host.get("_effects"));
     largest = Math.max(0, ...[...effects.values()].map(({ effect }) => Math.abs(effect) || 0));
+    digits = digitsFor(largest);
     describe(null);
     paint();
   });
@@ -261,7 +274,7 @@ function heldOut(seen: number): string {
 }
 
 /** A bar from the middle, to the left where dropping hurts; its number beside it. */
-function bar(effect: number | null, largest: number): Node | string {
+function bar(effect: number | null, largest: number, digits: number): Node | string {
   if (effect === null || Number.isNaN(effect)) return "–";
   const width = largest ? (50 * Math.abs(effect)) / largest : 0;
   const style = `width:${width.toFixed(1)}%;left:${(effect < 0 ? 50 - width : 50).toFixed(1)}%`;
@@ -273,7 +286,7 @@ function bar(effect: number | null, largest: number): Node | string {
       { class: "sw-effect-track", "aria-hidden": "true" },
       h("span", { class: effect < 0 ? "below" : "above", style }),
     ),
-    h("span", { class: "sw-effect-value" }, signed(effect)),
+    h("span", { class: "sw-effect-value" }, signed(effect, digits)),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { h, number, setText, svg } from "../dom";
 import { duration } from "../ui/status";
-import { alike, count, droppedOf, type Greedy, type PickerHost, SCORES } from "./state";
+import { alike, count, digitsFor, droppedOf, type Greedy, type PickerHost, SCORES } from "./state";
 
 const DRAWS = 20;
 
@@ -36,10 +36,11 @@ export function greedyPanel(host: PickerHost, drop: (ids: number[]) => void): HT
       const half = known.prompts / 2;
       // Each step tries every feature that is left.
       const cells = Math.ceil((steps * features - (steps * (steps - 1)) / 2 + steps + DRAWS) * half);
-      setText(
-        cost,
-        `at most ${count(cells)} cells, about ${duration(Math.max(1, cells * known.seconds))}; ends when no drop helps`,
-      );
+      const time =
+        known.seconds === null
+          ? `at most ${steps + 5} jobs on NDIF`
+          : `about ${duration(Math.max(1, cells * known.seconds))}`;
+      setText(cost, `at most ${count(cells)} cells, ${time}; ends when no drop helps`);
     }
   };
   most.addEventListener("input", refresh);
@@ -78,6 +79,8 @@ const LEFT = 44;
 const RIGHT = 96;
 const TOP = 10;
 const BOTTOM = 30;
+/** Height of a word. */
+const WORD = 13;
 
 function chart(greedy: Greedy): SVGElement {
   const steps = greedy.held_out.length - 1;
@@ -93,16 +96,15 @@ function chart(greedy: Greedy): SVGElement {
   const text = (at: [number, number], anchor: string, words: string, name = "") =>
     svg("text", { x: at[0], y: at[1], "text-anchor": anchor, class: name }, words);
   const last = (values: (number | null)[]) => values[values.length - 1] ?? 0;
-  // Two words on one height would cover one another.
-  const [own, others] = [y(last(greedy.held_out)), y(last(greedy.selection))];
-  const apart = Math.abs(own - others) < 13 ? 13 - Math.abs(own - others) : 0;
-  const away = own > others ? apart / 2 : -apart / 2;
+  const own = y(last(greedy.held_out));
+  const [heldAt, choosingAt, randomAt] = spread([own, y(last(greedy.selection)), y(mean(greedy.random))]);
+  const digits = digitsFor(high - low);
   return svg(
     "svg",
     { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "sw-greedy", role: "img", "aria-label": greedy.verdict },
     svg("line", { class: "axis", x1: LEFT, x2: WIDTH - RIGHT, y1: HEIGHT - BOTTOM, y2: HEIGHT - BOTTOM }),
-    text([LEFT - 6, y(high) + 4], "end", number(high, 1)),
-    text([LEFT - 6, y(low) + 4], "end", number(low, 1)),
+    text([LEFT - 6, y(high) + 4], "end", number(high, digits)),
+    text([LEFT - 6, y(low) + 4], "end", number(low, digits)),
     text([x(0), HEIGHT - BOTTOM + 14], "middle", "0"),
     text([x(steps), HEIGHT - BOTTOM + 14], "middle", String(steps)),
     text([(LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4], "middle", `features dropped (${SCORES[greedy.by]})`),
@@ -110,10 +112,26 @@ function chart(greedy: Greedy): SVGElement {
     line(greedy.selection, "selection"),
     line(greedy.held_out, "held-out"),
     svg("circle", { class: "end", cx: x(steps), cy: own, r: 3.5 }),
-    text([x(steps) + 10, own + 4 + away], "start", "held out", "held-out"),
-    text([x(steps) + 10, others + 4 - away], "start", "choosing"),
-    text([x(steps) + 10, y(mean(greedy.random)) + 4], "start", "random drops", "random"),
+    text([x(steps) + 10, heldAt + 4], "start", "held out", "held-out"),
+    text([x(steps) + 10, choosingAt + 4], "start", "choosing"),
+    text([x(steps) + 10, randomAt + 4], "start", "random drops", "random"),
   );
+}
+
+/** Heights moved apart, so that words there do not cover one another; those of the lowest stay above the axis. */
+export function spread<T extends number[]>(heights: [...T]): { [K in keyof T]: number } {
+  const moved = [...heights];
+  const order = moved.map((_, n) => n).sort((a, b) => (moved[a] as number) - (moved[b] as number));
+  order.forEach((n, at) => {
+    const above = at ? (moved[order[at - 1] as number] as number) : Number.NEGATIVE_INFINITY;
+    moved[n] = Math.max(moved[n] as number, above + WORD);
+  });
+  let below = HEIGHT - BOTTOM + WORD;
+  for (const n of order.reverse()) {
+    moved[n] = Math.min(moved[n] as number, below - WORD);
+    below = moved[n] as number;
+  }
+  return moved as { [K in keyof T]: number };
 }
 
 function mean(values: (number | null)[]): number {

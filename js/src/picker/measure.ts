@@ -81,7 +81,9 @@ export function measurePanel(
     const busy = status.phase === "running" || status.phase === "queued";
     const n = known?.prompts ?? 0;
     const total = host.get("_features")?.ids.length ?? 0;
-    const time = (cells: number) => `about ${duration(Math.max(1, cells * (known?.seconds ?? 0)))}`;
+    // On NDIF the time is that of the queue.
+    const time = (cells: number) =>
+      known?.seconds == null ? "one job on NDIF" : `about ${duration(Math.max(1, cells * known.seconds))}`;
     setText(go, title);
     setText(all, `All ${total}${known ? `, ${time(total * n)}` : ""}`);
     all.hidden = !some || total <= FIRST;

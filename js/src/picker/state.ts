@@ -18,7 +18,7 @@ export interface State extends CommonState {
   _geometry: Geometry | null;
   _rules: Rule[];
   _answers: Answers | null;
-  _cost: { seconds: number; prompts: number } | null;
+  _cost: { seconds: number | null; prompts: number } | null;
   _effects: Effects | null;
   _greedy: Greedy | null;
 }
@@ -208,3 +208,6 @@ export const signed = (value: number, digits = 2) => {
   const text = Math.abs(value).toFixed(digits);
   return Number(text) === 0 ? text : `${value < 0 ? "−" : "+"}${text}`;
 };
+/** Decimals that show two digits of a number below 0.1: a change of probability is often small. */
+export const digitsFor = (largest: number) =>
+  largest > 0 && largest < 0.1 ? Math.min(5, 1 - Math.floor(Math.log10(largest))) : 2;
