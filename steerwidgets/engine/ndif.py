@@ -162,7 +162,10 @@ class Waiting(RemoteBackend):
         recent.append(self.job)
         for jobs in _counted.get():
             jobs.append(self.job)
-        result = self._wait(fetching)
+        try:
+            result = self._wait(fetching)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(self._left) from None
         self.job.seconds = time.monotonic() - started
         self._push(result, tracer)
         return result
@@ -219,15 +222,18 @@ class Waiting(RemoteBackend):
         end = time.monotonic() + seconds
         while True:
             if self.watch is not None and self.watch.stop():
-                raise StoppedWaiting(
-                    f"Stopped waiting; NDIF may go on with job {self.job_id}, whose result "
-                    f'`with sw.resume("{self.job_id}"):` fetches.',
-                    self.job_id or "",
-                )
+                raise StoppedWaiting(self._left, self.job_id or "")
             left = end - time.monotonic()
             if left <= 0:
                 return
             time.sleep(min(left, 0.1))
+
+    @property
+    def _left(self) -> str:
+        return (
+            f"Stopped waiting; NDIF may go on with job {self.job_id}, whose result "
+            f'`with sw.resume("{self.job_id}"):` fetches.'
+        )
 
     def _tell(self, status: Status | None, message: str) -> None:
         if self.watch is not None and self.watch.tell is not None:

@@ -18,13 +18,13 @@ from steerwidgets.core.positions import Positions
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Prompts
 from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.progress import Progress, shown
 from steerwidgets.study.scoring import Score
 from steerwidgets.study.subject import By, Subject
 from steerwidgets.study.tasks import Task, TaskSuite
 
 # Seconds between partial results.
 PARTIAL = 0.3
-Progress = Callable[[int, int, str], Any]
 FEATURE, FULL, UNSTEERED = "feature", "full vector", "unsteered"
 MODEL, ALL = "model", "all ablated"
 CELLS = [
@@ -171,7 +171,7 @@ def ablate_each(
         positions: where to add or ablate; the model's preset, and for features `"all_but_first"`, if left out.
         features: measure these features of the vector only.
         at: for features, another hook point than the SAE's own, or `"every layer"`: after every block at once.
-        progress: called with (cells done, cells in all, message).
+        progress: called with (cells done, cells in all, message); without it a plain cell shows a bar.
         stop: asked between batches; True ends it and keeps the features that are finished.
         memory: GiB to take besides the model.
 
@@ -181,7 +181,8 @@ def ablate_each(
     """
     subject = Subject(model, vector_or_features, prompts_or_suite, by, multiplier, positions, at, memory)
     chosen = subject.features if features is None else subject.check(FeatureSet.of(features))
-    return measure(subject, chosen, progress, stop)
+    with shown(progress, "ablation") as tell:
+        return measure(subject, chosen, tell, stop)
 
 
 def measure(
@@ -206,7 +207,7 @@ def measure(
         if progress is not None:
             progress(min(done, total), total, message)
 
-    measured, shown = 0, time.monotonic()
+    measured, latest = 0, time.monotonic()
 
     def result() -> AblationResult:
         about = subject.about | {"measured": measured, "finished": measured == len(features)}
@@ -220,9 +221,9 @@ def measure(
     for (what, feature), scores in zip(asked, scored, strict=False):
         cells += _cells(subject, what, feature, scores)
         measured += what == FEATURE
-        if partial is not None and time.monotonic() - shown > PARTIAL:
+        if partial is not None and time.monotonic() - latest > PARTIAL:
             partial(result())
-            shown = time.monotonic()
+            latest = time.monotonic()
     return result()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,8 +13,7 @@ from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study.controls import random_direction
 from steerwidgets.study.curves import Line, curves, trunk_of
-
-Progress = Callable[[int, int, str], Any]
+from steerwidgets.study.progress import Progress
 
 
 @dataclass(frozen=True, eq=False)

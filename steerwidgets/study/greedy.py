@@ -17,6 +17,7 @@ from steerwidgets.core.positions import Positions
 from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.engine.batches import Prompts
 from steerwidgets.engine.model import SteeredModel
+from steerwidgets.study.progress import Progress, shown
 from steerwidgets.study.scoring import Item, Score
 from steerwidgets.study.subject import By, Subject, items_of
 from steerwidgets.study.tasks import Task, TaskSuite
@@ -124,7 +125,7 @@ def greedy_ablation(
     max_drops: int | None = None,
     draws: int = 20,
     seed: int = 0,
-    progress: Callable[[int, int, str], Any] | None = None,
+    progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
     memory: float = 2.0,
 ) -> GreedyAblation:
@@ -153,31 +154,20 @@ def greedy_ablation(
     if len(selection.features) < 2:
         raise ValueError("a choice needs a vector of at least two features.")
     most = len(selection.features) - 1 if max_drops is None else min(max_drops, len(selection.features) - 1)
-    halted = stop or (lambda: False)
-    tell = progress or (lambda *_: None)
-
-    dropped: list[int] = []
     labels = dict(zip(selection.features.ids, selection.features.labels, strict=True))
-    chosen_by = [selection.value(selection.full)]
-    settled = False
-    while len(dropped) < most and not halted():
-        tell(len(dropped), most + 2, f"step {len(dropped) + 1}, at most {most}")
-        best = _best(selection, dropped, halted)
-        if best is None or best[1] <= chosen_by[-1] + LEAST_GAIN:
-            settled = best is not None
-            break
-        dropped.append(best[0])
-        chosen_by.append(best[1])
-    tell(most + 1, most + 2, f"held-out prompts, and {draws} random drops")
-    # A choice without what it is compared with would be no report: this part is short, and runs to its end.
-    steps = [dropped[:n] for n in range(1, len(dropped) + 1)]
-    at_random = [_random(held_out, len(dropped), seed, draw) for draw in range(draws)] if dropped else []
-    scores = list(held_out.panel.scores([held_out.without(drop) for drop in [*steps, *at_random]]))
-    rows = [_step(0, None, "", chosen_by[0], held_out, held_out.full)]
+    with shown(progress, "greedy ablation") as told:
+        tell = told or (lambda *_: None)
+        dropped, means, settled = _search(selection, most, stop or (lambda: False), tell)
+        tell(most + 1, most + 2, f"held-out prompts, and {draws} random drops")
+        # A choice without what it is compared with would be no report: this part is short, and runs to its end.
+        steps = [dropped[:n] for n in range(1, len(dropped) + 1)]
+        at_random = [_random(held_out, len(dropped), seed, draw) for draw in range(draws)] if dropped else []
+        scores = list(held_out.panel.scores([held_out.without(drop) for drop in [*steps, *at_random]]))
+        tell(most + 2, most + 2, "done")
+    rows = [_step(0, None, "", means[0], held_out, held_out.full)]
     for n, (i, own) in enumerate(zip(dropped, scores, strict=False), start=1):
-        rows.append(_step(n, i, labels[i], chosen_by[n], held_out, own))
+        rows.append(_step(n, i, labels[i], means[n], held_out, own))
     drawn = [(draw, held_out.value(own), _right(own)) for draw, own in enumerate(scores[len(steps) :])]
-    tell(most + 2, most + 2, "done")
     return GreedyAblation(
         held_out.vector.drop(dropped) if held_out.vector is not None and dropped else _given(vector),
         FeatureSet(tuple(dropped), tuple(labels[i] for i in dropped), "greedy"),
@@ -191,6 +181,22 @@ def greedy_ablation(
         seed,
         settled or len(dropped) == len(selection.features) - 1,
     )
+
+
+def _search(
+    selection: Subject, most: int, halted: Callable[[], bool], tell: Progress
+) -> tuple[list[int], list[float], bool]:
+    """Features in the order they are dropped, the mean score after each step, and whether no other drop helps."""
+    dropped: list[int] = []
+    means = [selection.value(selection.full)]
+    while len(dropped) < most and not halted():
+        tell(len(dropped), most + 2, f"step {len(dropped) + 1}, at most {most}")
+        best = _best(selection, dropped, halted)
+        if best is None or best[1] <= means[-1] + LEAST_GAIN:
+            return dropped, means, best is not None
+        dropped.append(best[0])
+        means.append(best[1])
+    return dropped, means, False
 
 
 def _best(selection: Subject, dropped: Sequence[int], halted: Callable[[], bool]) -> tuple[int, float] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pandas as pd
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from steerwidgets.core.interventions import Add, Intervention
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.curves import Line, curves
+from steerwidgets.study.progress import Progress
 from steerwidgets.study.tasks import OFF_TARGET
 
 
@@ -55,7 +55,7 @@ def off_target(
     after: Sequence[Intervention] = (),
     prompts: Sequence[str] = OFF_TARGET,
     stop: Callable[[], bool] | None = None,
-    progress: Callable[[int, int, str], Any] | None = None,
+    progress: Progress | None = None,
 ) -> OffTarget:
     """Steer unrelated prompts at every stop.
 

@@ -24,13 +24,13 @@ from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk, column_bytes
 from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction, unsteered
 from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
+from steerwidgets.study.progress import Progress, shown
 from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
 from steerwidgets.study.results import OFF_TARGET as OFF_TARGET_TASK
 from steerwidgets.study.scoring import Item, Rows, Score, off_target_items, scores_of, task_items, want_of
 from steerwidgets.study.tasks import OFF_TARGET, Task, TaskSuite
 
-Progress = Callable[[int, int, str], Any]
 Job = tuple[Variant, Mapping[int, Sequence[float]]]
 
 
@@ -63,7 +63,7 @@ def sweep(
         positions: where to add; the model's preset if left out.
         controls: run unsteered, reconstruction only, random directions, shuffled pairs, random features, and
             off-target prompts.
-        progress: called with (cells done, cells in all, what is running).
+        progress: called with (cells done, cells in all, what is running); without it a plain cell shows a bar.
         draws: random directions a vector; a quarter as many shuffled pairs and random features.
         leave_out: `"overlap"` as above; `"prompt"` leaves out the scored prompt and its partner only; False scores
             vectors on prompts that built them, as published studies have done. What cannot be known is listed in
@@ -123,9 +123,9 @@ def sweep(
     reconstructed = controls and model.sae is not None
     each = 1 + len(studied) * len(multipliers) + reconstructed + sum(len(c) for _, c in standing_in)
     plan = _Plan(positions, each, allowed(memory, model.traces.device) / 2)
-    run = _Run(model, Rows.of(model, items), stop or (lambda: False), progress, plan)
     everywhere = dict.fromkeys(range(n), multipliers)
-    with ndif.counting() as jobs:
+    with ndif.counting() as jobs, shown(progress, "sweep") as tell:
+        run = _Run(model, Rows.of(model, items), stop or (lambda: False), tell, plan)
         run.cells([(unsteered(studied[0]), dict.fromkeys(range(n), (0.0,))), *((v, everywhere) for v in studied)])
         if controls and not run.stopped:
             chosen = choose_multipliers(run.table())

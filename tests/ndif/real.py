@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,9 +24,15 @@ from nnsight.schema.config import CONFIG
 import steerwidgets as sw
 from benchmarks.work import HOOK, texts
 from steerwidgets.engine import bundled, ndif
+from steerwidgets.engine.asked import Asked, answered
+from steerwidgets.engine.trunk import Trunk
+from steerwidgets.study.dose_null import dose_null
+from steerwidgets.study.dose_table import dose_table
+from steerwidgets.study.off_target import off_target
 
-sys.path.insert(0, str(Path(__file__).parent))
-from server import NAME, Server, save_model
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+from lab import Lab, jupyterlab
+from server import NAME, Server, addresses, save_model
 
 PROMPTS = ["January, February, March, April,", "one, two, three,"]
 
@@ -113,25 +121,135 @@ def test_the_standard_sweep_is_one_small_job(both):
     here = sw.sweep(both.here, task, vectors, multipliers, "last", controls=False)
     pd.testing.assert_frame_equal(there.table, here.table, atol=1e-5, rtol=1e-4)
     [job] = jobs
-    if "NDIF_REPORT" in os.environ:
-        Path(os.environ["NDIF_REPORT"]).write_text(json.dumps(vars(job)))
+    report("sweep", jobs)
     assert len(there.table) == 24 * (1 + 5 * 11)
     assert job.sent + job.received < 10**6
 
 
+def features_of(both):
+    numbers = ["one, two, three, four,", "five, six, seven, eight,"]
+    months = ["January, February, March, April,", "May, June, July, August,"]
+    vector = sw.contrast(both.here, numbers, months)
+    return vector.decompose(both.here, "sparse", k=16)
+
+
+def test_ablations_are_one_small_job_beside_what_they_compare_with(both):
+    suite = sw.tasks.successors("numbers", formats=("list",), sequences=("months",))
+    vector = features_of(both)
+    with ndif.counting() as jobs:
+        there = sw.ablate_each(both.there, vector, suite)
+    here = sw.ablate_each(both.here, vector, suite)
+    pd.testing.assert_frame_equal(there.cells, here.cells, atol=1e-4, rtol=1e-4)
+    assert len(jobs) == 2
+    report("ablation", jobs)
+    assert sum(job.sent + job.received for job in jobs) < 10**6
+
+
+def test_a_slider_its_band_and_its_unrelated_prompts_are_a_small_job_each(both, vector):
+    prompt, add = "May, June, July, August,", sw.Add(vector, positions="all_but_first", space="sae")
+
+    def asked(model):
+        table = dose_table(model, prompt, add)
+        null = dose_null(model, prompt, add, table.ids, (0.0, 1.0, 2.0))
+        return table, null, off_target(model, add, (0.0, 1.0, 2.0))
+
+    with ndif.counting() as jobs:
+        there = asked(both.there)
+    here = asked(both.here)
+    assert len(jobs) == 3
+    report("slider", jobs)
+    assert sum(job.sent + job.received for job in jobs) < 10**6
+    assert set(there[0].ids) == set(here[0].ids)
+    at = [here[0].ids.index(i) for i in there[0].ids]
+    assert torch.allclose(there[0].logprobs, here[0].logprobs[:, at], atol=1e-4)
+    assert torch.allclose(there[0].kl, here[0].kl, atol=1e-4)
+    assert torch.allclose(there[1].kl, here[1].kl, atol=1e-4)
+    assert torch.allclose(there[2].kl, here[2].kl, atol=1e-4)
+
+
+def report(name, jobs):
+    """Figures for `benchmarks/NDIF.md`, where they are asked for."""
+    if "NDIF_REPORT" in os.environ:
+        path = Path(os.environ["NDIF_REPORT"])
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        total = {key: sum(getattr(job, key) for job in jobs) for key in ("sent", "received", "seconds")}
+        path.write_text(json.dumps({**kept, name: {"jobs": len(jobs), **total}}))
+
+
 def test_a_job_that_fails_on_the_server(both):
+    trunk = Trunk(both.there.traces, both.there.batch(PROMPTS), both.there.hook)
+    want = {"k": 1, "track": torch.tensor([10**6]), "against": []}
+    asked = Asked(trunk, torch.tensor([0]), both.there.bind(sw.Ablate([1])), want)
     with pytest.raises(ndif.RemoteJobError, match="failed on NDIF") as failed:
-        both.there.traces.variants(
-            both.there.hook,
-            [{**chunk_of(both.there), "baselines": torch.tensor([99])}],
-        )
+        list(answered(both.there.traces, [asked]))
     assert "IndexError" in failed.value.details
 
 
-def chunk_of(model):
-    from steerwidgets.engine.trunk import Trunk
+def demo_vector(model):
+    return sw.contrast(model, *sw.tasks.analogues("number words", "months"), name="to numbers")
 
-    return Trunk(model.traces, model.batch(PROMPTS), model.hook).remote_chunk([], 1)
+
+LOAD = """
+import os
+os.environ.update(ADDRESSES)
+import steerwidgets as sw
+from nnsight.schema.config import CONFIG
+from steerwidgets.engine import bundled
+
+embedded = sw.load(check=False)
+model = sw.load(NAME, sae=bundled.SAE_FOLDER, labels=embedded.labels, remote=True)
+model.preset = embedded.preset
+numbers, months = sw.tasks.analogues("number words", "months")
+vector = sw.contrast(embedded, numbers, months, name="to numbers")
+play = sw.SteeringPlayground(model, vector, "May, June, July, August,", max_new_tokens=8)
+"""
+
+
+def test_a_widget_in_jupyterlab(both, chromium, tmp_path):
+    """Its place in the queue behind other jobs, then the answer that the model gives here; pictures where asked for."""
+    folder = Path(os.environ.get("NDIF_PICTURES", tmp_path))
+    with jupyterlab(tmp_path / "lab") as (base, notebooks):
+        context = chromium.new_context(viewport={"width": 1200, "height": 1300}, color_scheme="dark")
+        shown = Lab(base, notebooks, context).open(
+            "remote", [f"ADDRESSES, NAME = {addresses()!r}, {NAME!r}\n{LOAD}", "play"]
+        )
+        try:
+            shown.run_cell(0)
+            before = [threading.Thread(target=both.there.generate, args=(PROMPTS, (), 60)) for _ in range(3)]
+            for thread in before:
+                thread.start()
+            shown.run_cell(1)
+            widget = shown.page.locator(".sw-widget")
+            status = widget.locator(".sw-status-text")
+            status.get_by_text(re.compile(r"job [0-9a-f-]{36}")).wait_for(timeout=60_000)
+            told = {status.inner_text()}
+            widget.locator(".sw-foot").scroll_into_view_if_needed()
+            shown.page.screenshot(path=folder / "queued.png")
+            end = time.monotonic() + 180
+            while not (ready := status.inner_text()).startswith("Ready"):
+                told.add(ready)
+                assert time.monotonic() < end, told
+                shown.page.wait_for_timeout(50)
+            for thread in before:
+                thread.join()
+            assert any("position" in words for words in told), told
+            shown.until("play.wait(60)", "True", 90)
+            # A move is a look-up: it sends nothing.
+            sent = shown.evaluate("len(sw.engine.ndif.recent)")
+            widget.get_by_role("slider").first.focus()
+            for _ in range(6):
+                shown.page.keyboard.press("ArrowRight")
+            shown.until("round(play.doses['to numbers'], 1)", "1.6")
+            assert shown.evaluate("len(sw.engine.ndif.recent)") == sent
+            here = sw.dose_response(both.here, "May, June, July, August,", demo_vector(both.here)).at(1.6)
+            assert shown.evaluate("play.dose.at(1.6).token.tolist()") == repr(here["token"].tolist())
+            widget.get_by_role("button", name="Generate").click()
+            shown.until("play.wait(120)", "True", 130)
+            assert "nine" in shown.evaluate("play.generation.steered.text")
+            shown.page.screenshot(path=folder / "steered.png")
+        finally:
+            shown.close()
+            context.close()
 
 
 def test_a_finished_job_is_fetched_again(both):
