@@ -10,6 +10,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 DEMO ?=
 # PYTEST="-k exact"
 PYTEST ?=
+# DOCS=--hub
+DOCS ?=
 
 NPM := npm --prefix js
 JS_READY := js/node_modules/.ready
@@ -56,11 +58,12 @@ lab: $(VENV)/.ready-dev
 		eai-sparsify==1.3.3 natsort==8.4.0 simple-parsing==0.1.9 docstring-parser==0.18.0 schedulefree==1.4.1
 	touch $@
 
-# Runs the example notebooks, then builds the site from what they show; nothing is fetched while it does.
+# Runs the example notebooks that changed (all, if the package did), then builds the site from what they show; nothing is
+# fetched while it does. DOCS=--hub also runs the cells that download models.
 docs: $(VENV)/.ready-dev
-	$(BIN)/python docs/notebooks.py docs/tutorials
-	$(BIN)/python -m sphinx -q -b html docs docs/_build
-	@echo "open docs/_build/index.html"
+	$(BIN)/python docs/notebooks.py docs/tutorials $(DOCS)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
 
 # The peers pin old versions of what the project uses, so they are taken without their dependencies.
 bench: $(VENV)/.ready-dev
@@ -68,7 +71,7 @@ bench: $(VENV)/.ready-dev
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .test-peers demo-out dist build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .test-peers demo-out docs/_build docs/tutorials dist build .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Writes the bundles that are committed: after a change under js/src.

@@ -57,8 +57,8 @@ BADGE = "https://colab.research.google.com/assets/colab-badge.svg"
 def _read(_app: Any, name: str, source: list[str]) -> None:
     """Lines `@ name ...` of the reference become entries; `@ *` is all public names that no other line has."""
     if name.startswith("tutorials/"):
-        # The badge of the notebooks is fetched from Google; the site has its own.
-        source[0] = source[0].replace(BADGE, "../_static/colab.svg")
+        # The badge of the notebooks is fetched from Google; the site has its own. And its pages lie beside the lessons.
+        source[0] = source[0].replace(BADGE, "../_static/colab.svg").replace("(../docs/", "(../")
     if name != "api" and not name.startswith("api/"):
         return
     import steerwidgets as sw
@@ -104,6 +104,22 @@ def _plain_docstring(_app: Any, _what: str, _name: str, _object: Any, _options: 
     lines[:] = out
 
 
+def _own_signature(_app: Any, what: str, _name: str, value: Any, _options: Any, _shown: Any, _returns: Any) -> Any:
+    """A widget's arguments are those of its `__init__`; the `__new__` of traitlets, asked first, takes anything."""
+    import inspect
+
+    from sphinx.util.inspect import stringify_signature
+    from traitlets import HasTraits
+
+    if what != "class" or not issubclass(value, HasTraits):
+        return None
+    taken = inspect.signature(value.__init__)
+    # `**unknown` is there to be refused by name.
+    named = [value for name, value in taken.parameters.items() if name not in ("self", "unknown")]
+    known = taken.replace(parameters=named, return_annotation=taken.empty)
+    return stringify_signature(known, unqualified_typehints=True), None
+
+
 def _write_plotly(app: Any, *_: Any) -> None:
     """The figures of the notebooks share one copy of plotly."""
     if app.builder.format != "html":
@@ -120,5 +136,6 @@ def setup(app: Any) -> None:
     sys.path.insert(0, str(ROOT))
     # Before napoleon, which reads the sections.
     app.connect("autodoc-process-docstring", _plain_docstring, priority=400)
+    app.connect("autodoc-process-signature", _own_signature)
     app.connect("source-read", _read)
     app.connect("build-finished", _write_plotly)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -47,3 +48,15 @@ def test_words_that_are_looked_up_are_those_that_are_said():
         "the embedded default is not on NDIF", "sampling on NDIF is not offered", "MissingModelError", "Recorded",
     ):  # fmt: skip
         assert words in page and words in said, words
+
+
+def test_words_in_bold_are_in_the_glossary():
+    glossary = (DOCS / "glossary.md").read_text(encoding="utf-8").lower()
+    bold = set()
+    for path in (DOCS.parent / "examples").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        prose = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "markdown")
+        bold |= set(re.findall(r"\*\*([^*]*[a-z])\*\*", prose))
+    assert len(bold) > 8
+    missing = {word for word in bold if re.sub("(ing|s)$", "", word.lower()) not in glossary}
+    assert not missing
