@@ -140,6 +140,8 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
     import torch
     from nnsight.modeling.transformers import TransformersModel
 
+    from steerwidgets.engine.watched import HookPointsOnly
+
     if not isinstance(model, str | Path):
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model={model!r} is not understood; give a Hugging Face id, a folder, or a loaded module.")
@@ -147,7 +149,9 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
             raise ValueError("this module does not name its tokenizer; give sw.load(module, tokenizer=...).")
         if device is not None or dtype is not None:
             model = model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-        return TransformersModel(model.eval(), task="text-generation", tokenizer=tokenizer)
+        return TransformersModel(
+            model.eval(), task="text-generation", tokenizer=tokenizer, interleaver=HookPointsOnly()
+        )
     folder = Path(model).exists()
     # A Hub id has at most one slash; what looks like a path should not be sent to the Hub.
     if not str(model) or (not folder and (str(model).startswith((".", "/", "~")) or str(model).count("/") > 1)):
@@ -158,7 +162,7 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
     if remote is not True:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else "auto")
-        options |= {"dispatch": True, "device_map": device, "dtype": dtype}
+        options |= {"dispatch": True, "device_map": device, "dtype": dtype, "interleaver": HookPointsOnly()}
     try:
         return TransformersModel(str(model), task="text-generation", **options)
     except OSError as error:
