@@ -88,8 +88,8 @@ def test_a_wrong_row_of_the_hook_map_is_found(tokenizer, monkeypatch):
     """Gemma's MLP contribution read before its post-norm: the error that silently ruins an SAE of the MLP."""
     from steerwidgets.engine.layouts import LAYOUTS
 
-    model = sw.load(module_of(configs()["gemma2"]), tokenizer=tokenizer)
     monkeypatch.setitem(LAYOUTS["gemma2"].sites, "hook_mlp_out", ("mlp", "output"))
+    model = sw.load(module_of(configs()["gemma2"]), tokenizer=tokenizer)
     found = model.check_against_transformer_lens(PROMPTS, hooks=["blocks.1.hook_mlp_out", "blocks.1.hook_resid_post"])
     assert not found.agrees
     assert "DIFFERS" in str(found) and "at blocks.1.hook_mlp_out" in str(found)
