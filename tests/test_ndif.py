@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ from scripted import VERSIONS, Scripted, save_tiny
 
 import steerwidgets as sw
 from steerwidgets.engine import ndif
+from steerwidgets.study import progress
 from steerwidgets.study.dose_null import dose_null
 from steerwidgets.study.dose_table import dose_table
 from steerwidgets.study.off_target import off_target
@@ -322,6 +325,35 @@ def test_a_slow_queue_shows_its_positions_and_can_be_left(remote, server):
     server()
     with sw.resume(left.value.job):
         remote.there.logits(PROMPTS)
+
+
+def test_a_plain_cell_shows_a_bar_with_the_queue_in_it(remote, server, monkeypatch, capfd):
+    """As in a notebook, where nobody asked for progress; a script that writes to a file shows nothing."""
+    server(queue=4)
+    asked = {"multipliers": (1.0,), "positions": "last", "controls": False}
+    sw.sweep(remote.there, TASK, {"v": vector()}, **asked)
+    assert capfd.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    monkeypatch.setattr(progress, "DELAY", 0.0)
+    sw.sweep(remote.there, TASK, {"v": vector()}, **asked)
+    shown = capfd.readouterr().err
+    assert "Moved to position 4 in Queue. (job " in shown
+    assert "4/4" in shown
+
+
+def test_an_interrupted_cell_says_which_job_goes_on(remote, server, monkeypatch):
+    server(hold=True)
+    monkeypatch.setattr(ndif.Waiting, "_pause", lambda self, seconds: _interrupt())
+    with pytest.raises(KeyboardInterrupt, match="NDIF may go on with job") as left:
+        remote.there.logits(PROMPTS)
+    monkeypatch.undo()
+    server()
+    with sw.resume(re.search(r"job (\S+),", str(left.value))[1]):
+        assert torch.allclose(remote.there.logits(PROMPTS), remote.here.logits(PROMPTS), atol=1e-5)
+
+
+def _interrupt():
+    raise KeyboardInterrupt
 
 
 def test_a_sweep_that_is_left_keeps_what_is_finished(remote, server):

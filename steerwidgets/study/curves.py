@@ -92,7 +92,18 @@ def curves(
         raise ValueError(f"k={k} is out of range; the vocabulary has {vocab} tokens.")
     listed, followed = list(lines), torch.tensor([*track], dtype=torch.long)
     head = 2 if len(before) + len(after) else 1
-    asked = (_asked(model, line, before, after, head, k, followed) for line in listed)
+    # Lines with the same variants share an edit, which then travels once.
+    bound: dict[int, list[PlacedEdit]] = {}
+
+    def ask(line: Line) -> Asked:
+        if id(line.adds) not in bound:
+            bound[id(line.adds)] = _edits(model, line.adds, before, after, head)
+        zero = [head + n for n, add in enumerate(line.adds) if add.multiplier == 0][:1]
+        want = {"k": k, "track": followed, "against": [0, *zero]}
+        trunk = line.trunk or trunk_of(model, line.prompt, line.adds[0].vector.hook)
+        return Asked(trunk, torch.zeros(head + len(line.adds)).long(), bound[id(line.adds)], want)
+
+    asked = map(ask, listed)
     for line, found in zip(listed, answered(model.traces, asked, stop, tell), strict=False):
         top, logprobs, kl = found["top"].long().cpu(), found["logprobs"].cpu(), found["kl"].cpu()
         nothing = torch.full((len(line.adds),), torch.nan)
@@ -109,32 +120,23 @@ def curves(
         )
 
 
-def _asked(
-    model: SteeredModel,
-    line: Line,
-    before: Sequence[Intervention],
-    after: Sequence[Intervention],
-    head: int,
-    k: int,
-    track: Tensor,
-) -> Asked:
-    """Rows of one line: the model as it is, then, if there are others, with them alone, then with each variant."""
-    adds, first = line.adds, line.adds[0]
+def _edits(
+    model: SteeredModel, adds: Sequence[Add], before: Sequence[Intervention], after: Sequence[Intervention], head: int
+) -> list[PlacedEdit]:
+    """Edits of the rows of a line: the model as it is; if there are others, with them alone; with each variant."""
+    first = adds[0]
     if len({(add.vector.hook, str(add.positions)) for add in adds}) > 1:
         raise ValueError("the rows of one batch must share hook point and positions.")
     for add in {id(add.vector): add for add in adds}.values():
         model.bind(add)
-    hook = HookPoint.parse(first.vector.hook)
     row = torch.arange(head + len(adds))
     # The first rows have a variant too, which does not reach them.
-    edits: list[PlacedEdit] = [
+    edit = bind_adds([first] * head + list(adds), model.sae)
+    return [
         *_from(1, row, model.bind(before)),
-        *_from(head, row, [(hook, bind_adds([first] * head + list(adds), model.sae), first.positions)]),
+        *_from(head, row, [(HookPoint.parse(first.vector.hook), edit, first.positions)]),
         *_from(1, row, model.bind(after)),
     ]
-    zero = [head + n for n, add in enumerate(adds) if add.multiplier == 0][:1]
-    want = {"k": k, "track": track, "against": [0, *zero]}
-    return Asked(line.trunk or trunk_of(model, line.prompt, hook), torch.zeros(len(row)).long(), edits, want)
 
 
 def _from(start: int, row: Tensor, edits: Sequence[PlacedEdit]) -> list[PlacedEdit]:
