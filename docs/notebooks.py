@@ -116,8 +116,9 @@ def kernel(environment: Mapping[str, str] | None = None) -> Iterator[Kernel]:
     """A kernel that ends with the block."""
     manager = KernelManager(kernel_name="python3")
     with TemporaryDirectory() as folder:
-        # Progress bars of other packages are live widgets, which a page cannot show.
-        own = {"STEERWIDGETS_DISPLAY": "snapshot", "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        own = {"STEERWIDGETS_DISPLAY": "snapshot", "HF_HUB_OFFLINE": "1"}
+        # A page would keep every step of a bar.
+        own |= {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         env = os.environ | own | dict(environment or {})
         # It warns on stderr that its traffic, all on this machine, is not encrypted.
         manager.start_kernel(env=env, cwd=folder, stderr=subprocess.DEVNULL)

@@ -141,6 +141,8 @@ def html_of(cell) -> str:
 def test_a_lesson_runs_and_its_claims_hold(lesson, name):
     notebook = lesson(name)
     assert all(cell["execution_count"] for cell in code_cells(notebook))
+    written = [o.get("text", "") for cell in code_cells(notebook) for o in cell["outputs"]]
+    assert not any("\r" in text or "/tmp/" in text for text in written), "bars and paths of this machine"
     frames = [html_of(cell) for cell in code_cells(notebook) if "<iframe" in html_of(cell)]
     assert frames and "srcdoc" in html_of(code_cells(notebook)[-1]), "a lesson ends in a snapshot"
     for frame in frames:
