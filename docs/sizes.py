@@ -39,11 +39,16 @@ def pages(folder: Path) -> dict[str, Path]:
     )
     playground.run()
     playground.record([0.5, 1.0, 1.5, 2.0])
+    # Two layers of the model, each as many rows as there are prompts in two languages.
+    layers = ("blocks.9.hook_resid_post", "blocks.13.hook_resid_post")
+    both = [*months, *numbers]
+    spaces = [model.activations(both, "mean", layer) for layer in layers]
     widgets = {
         "comparator": sw.FeatureComparator(model, a=numbers, b=months),
         "builder": sw.VectorBuilder(model, vector=vector),
         "picker": sw.AblationPicker(model, vector=written, suite=task),
         "playground": playground,
+        "linked maps": sw.LinkedMaps(*spaces, labels_a=both, labels_b=both, names=layers),
     }
     return {name: widget.to_html(folder / f"{name}.html") for name, widget in widgets.items()}
 
@@ -62,19 +67,8 @@ def time_to_ready(browser: Browser, page: Path) -> float:
     return median(took)
 
 
-def picture(browser: Browser, page: Path) -> bytes:
-    """The widget of a page, light, twice as fine as a screen of old."""
-    context = browser.new_context(viewport={"width": 1000, "height": 1300}, device_scale_factor=2, offline=True)
-    shown = context.new_page()
-    shown.goto(page.as_uri())
-    shown.wait_for_function(READY)
-    taken = shown.locator(".sw-widget").screenshot()
-    context.close()
-    return taken
-
-
-def table() -> tuple[str, bytes]:
-    """What each page takes, as Markdown, and the picture of the playground."""
+def table() -> str:
+    """What each page takes, as Markdown."""
     rows = ["| page of the | file | compressed | ready after |", "|---|---|---|---|"]
     with TemporaryDirectory() as folder:
         written = pages(Path(folder))
@@ -84,14 +78,12 @@ def table() -> tuple[str, bytes]:
                 size, packed = page.stat().st_size, len(gzip.compress(page.read_bytes()))
                 ready = round(time_to_ready(browser, page), -1)
                 rows.append(f"| {name} | {size / 1000:.0f} kB | {packed / 1000:.0f} kB | {ready:.0f} ms |")
-            taken = picture(browser, written["playground"])
             browser.close()
-    return "\n".join(rows) + "\n", taken
+    return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
-    found, taken = table()
+    found = table()
     print(found)
     if "--write" in sys.argv:
         (HERE / "sizes.md").write_text(found, encoding="utf-8")
-        (HERE / "_static" / "playground.png").write_bytes(taken)
