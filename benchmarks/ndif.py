@@ -105,7 +105,8 @@ def costs(s: Shape) -> list[Cost]:
 MEASURED = {
     "sweep": "the standard sweep, unsteered cells included",
     "ablation": "16 features, each dropped alone, 8 prompts; beside it the full vector and none",
-    "slider": "41 stops of a slider, its band of 20 random directions, its unrelated prompts",
+    "slider residual": "41 stops of a slider, its band of 20 random directions, its unrelated prompts",
+    "slider sae": "the same in the SAE's space, where the rows of the vector's features travel",
 }
 
 

@@ -212,7 +212,10 @@ class Waiting(RemoteBackend):
                 if self.status == Status.COMPLETED:
                     return result
                 if self.last is None and fetching:
-                    self._fail(f"NDIF knows no job {self.job_id}; it keeps results for a limited time.")
+                    self._fail(
+                        f"NDIF knows no job {self.job_id}: it keeps results for a limited time, and a restart may lose "
+                        "its queue. Run the same without sw.resume to send it again."
+                    )
                 if self.last is not None:
                     self._tell(self.last.status, self.last.description)
             self._pause(pause)

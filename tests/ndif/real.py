@@ -145,8 +145,9 @@ def test_ablations_are_one_small_job_beside_what_they_compare_with(both):
     assert sum(job.sent + job.received for job in jobs) < 10**6
 
 
-def test_a_slider_its_band_and_its_unrelated_prompts_are_a_small_job_each(both, vector):
-    prompt, add = "May, June, July, August,", sw.Add(vector, positions="all_but_first", space="sae")
+@pytest.mark.parametrize("space", ["sae", "residual"])
+def test_a_slider_its_band_and_its_unrelated_prompts_are_a_small_job_each(both, vector, space):
+    prompt, add = "May, June, July, August,", sw.Add(vector, positions="all_but_first", space=space)
 
     def asked(model):
         table = dose_table(model, prompt, add)
@@ -157,8 +158,9 @@ def test_a_slider_its_band_and_its_unrelated_prompts_are_a_small_job_each(both, 
         there = asked(both.there)
     here = asked(both.here)
     assert len(jobs) == 3
-    report("slider", jobs)
-    assert sum(job.sent + job.received for job in jobs) < 10**6
+    report(f"slider {space}", jobs)
+    # In the SAE's space the encoder and decoder rows of all the vector's features travel.
+    assert sum(job.sent + job.received for job in jobs) < {"residual": 0.4, "sae": 2}[space] * 10**6
     assert set(there[0].ids) == set(here[0].ids)
     at = [here[0].ids.index(i) for i in there[0].ids]
     assert torch.allclose(there[0].logprobs, here[0].logprobs[:, at], atol=1e-4)
@@ -191,7 +193,7 @@ def demo_vector(model):
 
 LOAD = """
 import os
-os.environ.update(ADDRESSES)
+os.environ.update(ADDRESSES, HF_HUB_OFFLINE="0")
 import steerwidgets as sw
 from nnsight.schema.config import CONFIG
 from steerwidgets.engine import bundled
@@ -215,13 +217,15 @@ def test_a_widget_in_jupyterlab(both, chromium, tmp_path):
         )
         try:
             shown.run_cell(0)
-            before = [threading.Thread(target=both.there.generate, args=(PROMPTS, (), 60)) for _ in range(3)]
-            for thread in before:
-                thread.start()
+            assert shown.evaluate("len(play.vectors)") == "1"
+            # Somebody else's long job is in front.
+            before = threading.Thread(target=both.there.generate, args=(PROMPTS[0], (), 300))
+            before.start()
+            time.sleep(2)
             shown.run_cell(1)
             widget = shown.page.locator(".sw-widget")
             status = widget.locator(".sw-status-text")
-            status.get_by_text(re.compile(r"job [0-9a-f-]{36}")).wait_for(timeout=60_000)
+            status.get_by_text(re.compile(r"job [0-9a-f-]{32,36}")).wait_for(timeout=60_000)
             told = {status.inner_text()}
             widget.locator(".sw-foot").scroll_into_view_if_needed()
             shown.page.screenshot(path=folder / "queued.png")
@@ -230,8 +234,7 @@ def test_a_widget_in_jupyterlab(both, chromium, tmp_path):
                 told.add(ready)
                 assert time.monotonic() < end, told
                 shown.page.wait_for_timeout(50)
-            for thread in before:
-                thread.join()
+            before.join()
             assert any("position" in words for words in told), told
             shown.until("play.wait(60)", "True", 90)
             # A move is a look-up: it sends nothing.
@@ -242,7 +245,7 @@ def test_a_widget_in_jupyterlab(both, chromium, tmp_path):
             shown.until("round(play.doses['to numbers'], 1)", "1.6")
             assert shown.evaluate("len(sw.engine.ndif.recent)") == sent
             here = sw.dose_response(both.here, "May, June, July, August,", demo_vector(both.here)).at(1.6)
-            assert shown.evaluate("play.dose.at(1.6).token.tolist()") == repr(here["token"].tolist())
+            assert shown.evaluate("'|'.join(play.dose.at(1.6).token)") == repr("|".join(here["token"]))
             widget.get_by_role("button", name="Generate").click()
             shown.until("play.wait(120)", "True", 130)
             assert "nine" in shown.evaluate("play.generation.steered.text")
@@ -279,6 +282,7 @@ def test_a_server_that_stops_in_the_middle_of_a_job_is_found_again(both, server,
     try:
         with sw.resume(gone.value.job), ndif.watching(None, lambda: time.monotonic() > end):
             assert torch.allclose(both.there.logits(PROMPTS[0]), expected, atol=1e-5)
-    except ndif.StoppedWaiting:
-        # It had not left the queue, which ended with the API: it says "queued" for ever. The work can be sent again.
+    except (ndif.StoppedWaiting, ndif.RemoteJobError):
+        # It had not left the queue, which ended with the API: it says "queued" for ever, or is not known any more. The
+        # work can be sent again.
         assert torch.allclose(both.there.logits(PROMPTS[0]), expected, atol=1e-5)

@@ -29,13 +29,14 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
   );
   const prompts = h("ul", { class: "sw-off-prompts" });
   const summary = h("summary");
-  const details = h("details", null, summary, prompts);
+  const details = h("details", { hidden: true }, summary, prompts);
   const note = h("p", { class: "sw-soft" });
   const measure = h(
     "button",
     {
       type: "button",
       disabled: !host.live,
+      hidden: true,
       title: "The same stops under random directions, and unrelated prompts",
       on: { click: () => host.command("measure") },
     },
@@ -95,7 +96,7 @@ export function metersPanel(store: Store, texts: TextPanel): { element: HTMLElem
           : "",
     );
     note.hidden = !note.textContent;
-    // They come by themselves, unless they were stopped, or would be many jobs on NDIF.
+    // They come by themselves, unless they were stopped.
     measure.hidden = !host.live || store.null !== null || store.stale || busy();
     const text = texts.text();
     const plain = texts.shown()?.baseline;
