@@ -62,7 +62,7 @@ lab: $(VENV)/.ready-dev
 # fetched while it does. DOCS=--hub also runs the cells that download models.
 docs: $(VENV)/.ready-dev
 	$(BIN)/python docs/notebooks.py docs/tutorials $(DOCS)
-	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 # The peers pin old versions of what the project uses, so they are taken without their dependencies.
