@@ -65,6 +65,8 @@ def bundled_model() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+    # What is saved or shown names the model, not a folder of this machine.
+    module.name_or_path = module.config._name_or_path = MODEL_NAME
     module.eval().requires_grad_(False)
     return module, tokenizer
 

@@ -240,7 +240,7 @@ def test_a_widget_in_jupyterlab(both, chromium, tmp_path):
             # A move is a look-up: it sends nothing.
             sent = shown.evaluate("len(sw.engine.ndif.recent)")
             widget.get_by_role("slider").first.focus()
-            for _ in range(6):
+            for _ in range(3):
                 shown.page.keyboard.press("ArrowRight")
             shown.until("round(play.doses['to numbers'], 1)", "1.6")
             assert shown.evaluate("len(sw.engine.ndif.recent)") == sent
