@@ -33,13 +33,16 @@ def per_cell(forward: Forward, work: Work) -> Runner:
     return run
 
 
-def forwards(module: Any, lm: Any) -> dict[str, Forward]:
+def forwards(module: Any, tokenizer: Any) -> dict[str, Forward]:
     """One forward pass under a vector, by the name of the library; those not installed are left out.
 
     Args:
         module: a Hugging Face model that no library has touched.
-        lm: the nnsight model.
     """
+    from nnsight.modeling.transformers import TransformersModel
+
+    # As nnsight makes it; ours watches fewer modules.
+    lm = TransformersModel(deepcopy(module), tokenizer=tokenizer)
     found: dict[str, Forward] = {"raw Hugging Face": raw(module), "nnsight": nnsight(lm)}
     sys.path.append(str(FOLDER))
     # repeng 0.4 names this in annotations, and NumPy 2 has taken it away.
@@ -50,7 +53,7 @@ def forwards(module: Any, lm: Any) -> dict[str, Forward]:
         except ModuleNotFoundError as error:
             print(f"{name} is left out ({error}); {INSTALL}", flush=True)
     found["TransformerLens HookedTransformer"] = hooked_transformer(module)
-    found["TransformerLens TransformerBridge"] = transformer_bridge(deepcopy(module), deepcopy(lm.tokenizer))
+    found["TransformerLens TransformerBridge"] = transformer_bridge(deepcopy(module), deepcopy(tokenizer))
     return found
 
 

@@ -27,7 +27,7 @@ TARGETS = {8: (1.3, 3.5), 137: (0.25, 20.0)}
 
 def measure(model: SteeredModel, module: Any, section: Section, rates: Rates, rounds: int, quick: bool) -> None:
     """A short prompt and a long one."""
-    peers = forwards(module, model.traces.lm)
+    peers = forwards(module, model.tokenizer)
     for length in TARGETS:
         one_prompt(model, module, section, rounds, length, {} if quick else peers, peers["nnsight"])
 
@@ -70,7 +70,7 @@ def one_prompt(
     long = length > 64
     methods = [
         Method(FORWARD, lambda: module(ids), repeat=2 if long else 5),
-        Method(TRUNK, lambda: trunk_of(model, prompt, HookPoint.parse(HOOK)), repeat=2 if long else 5),
+        Method(TRUNK, lambda: trunk_of(model, prompt, HookPoint.parse(HOOK)).residual, repeat=2 if long else 5),
         Method(
             FILL,
             lambda: sw.dose_response(model, prompt, vector, positions="last", trunk=trunk),

@@ -41,7 +41,7 @@ def measure(model: SteeredModel, module: Any, section: Section, rates: Rates, ro
 def last_token(model: SteeredModel, module: Any, section: Section, rates: Rates, rounds: int, work: Work) -> None:
     """The last token steered."""
     cells, sample = work.cells, work.sample(SAMPLE)
-    peers = forwards(module, model.traces.lm)
+    peers = forwards(module, model.tokenizer)
     section.text(
         f"SmolLM2-135M, layer 20 of 30, last token, {len(work.prompts)} prompts x {len(work.vectors)} vectors x "
         f"{len(work.multipliers)} multipliers = {len(cells):,} cells, the {K} likeliest tokens of each."

@@ -44,6 +44,8 @@ class Curves:
         kl: divergence of each variant from `plain` in nats, [n].
         kl_without: that of `without`.
         kl_zero: divergence of each variant from the one whose multiplier is 0, [n]; nan where none is.
+
+    Nothing is in `plain`, `without`, `kl` and `top_plain` where they were not asked for.
     """
 
     ids: Tensor
@@ -68,6 +70,7 @@ def curves(
     after: Sequence[Intervention] = (),
     k: int = 10,
     track: Iterable[int] = (),
+    plain: bool = True,
     stop: Callable[[], bool] | None = None,
     tell: Callable[[str], Any] | None = None,
 ) -> Iterator[Curves]:
@@ -81,6 +84,7 @@ def curves(
         after: interventions applied after.
         k: how many of the likeliest tokens of each row matter.
         track: ids of others that do.
+        plain: run the model as it is too, and if there are others, with them alone.
         stop: asked between lines; True ends the work.
         tell: called with the status of a job on NDIF.
 
@@ -91,7 +95,8 @@ def curves(
     if not 0 <= k <= vocab:
         raise ValueError(f"k={k} is out of range; the vocabulary has {vocab} tokens.")
     listed, followed = list(lines), torch.tensor([*track], dtype=torch.long)
-    head = 2 if len(before) + len(after) else 1
+    # Rows before the variants.
+    head = (2 if len(before) + len(after) else 1) if plain else 0
     # Lines with the same variants share an edit, which then travels once.
     bound: dict[int, list[PlacedEdit]] = {}
 
@@ -99,24 +104,24 @@ def curves(
         if id(line.adds) not in bound:
             bound[id(line.adds)] = _edits(model, line.adds, before, after, head)
         zero = [head + n for n, add in enumerate(line.adds) if add.multiplier == 0][:1]
-        want = {"k": k, "track": followed, "against": [0, *zero]}
+        want = {"k": k, "track": followed, "against": [*([0] if plain else []), *zero]}
         trunk = line.trunk or trunk_of(model, line.prompt, line.adds[0].vector.hook)
         return Asked(trunk, torch.zeros(head + len(line.adds)).long(), bound[id(line.adds)], want)
 
     asked = map(ask, listed)
     for line, found in zip(listed, answered(model.traces, asked, stop, tell), strict=False):
         top, logprobs, kl = found["top"].long().cpu(), found["logprobs"].cpu(), found["kl"].cpu()
-        nothing = torch.full((len(line.adds),), torch.nan)
+        nothing, unknown = torch.empty(0), torch.full((len(line.adds),), torch.nan)
         yield Curves(
-            found["ids"].long().cpu(),
-            top[head:],
-            top[0],
-            logprobs[head:],
-            logprobs[0],
-            logprobs[head - 1],
-            kl[0, head:],
-            float(kl[0, head - 1]),
-            kl[1, head:] if len(kl) > 1 else nothing,
+            ids=found["ids"].long().cpu(),
+            top=top[head:],
+            top_plain=top[0] if plain else nothing,
+            stops=logprobs[head:],
+            plain=logprobs[0] if plain else nothing,
+            without=logprobs[head - 1] if plain else nothing,
+            kl=kl[0, head:] if plain else nothing,
+            kl_without=float(kl[0, head - 1]) if plain else float("nan"),
+            kl_zero=kl[-1, head:] if len(kl) > plain else unknown,
         )
 
 
@@ -133,14 +138,16 @@ def _edits(
     # The first rows have a variant too, which does not reach them.
     edit = bind_adds([first] * head + list(adds), model.sae)
     return [
-        *_from(1, row, model.bind(before)),
+        *_from(min(head, 1), row, model.bind(before)),
         *_from(head, row, [(HookPoint.parse(first.vector.hook), edit, first.positions)]),
-        *_from(1, row, model.bind(after)),
+        *_from(min(head, 1), row, model.bind(after)),
     ]
 
 
 def _from(start: int, row: Tensor, edits: Sequence[PlacedEdit]) -> list[PlacedEdit]:
     """Edits that reach the rows from `start` on."""
+    if start == 0:
+        return list(edits)
     return [(hook, OnRows(edit, row >= start), positions) for hook, edit, positions in edits]
 
 

@@ -80,7 +80,7 @@ def dose_response(
         raise ValueError("there are no multipliers; give at least one.")
     positions = model.preset.positions if positions is None else positions
     adds = [replace(add, multiplier=float(m), positions=positions) for m in multipliers]
-    [found] = curves(model, [Line(prompt, adds, trunk)], k=k)
+    [found] = curves(model, [Line(prompt, adds, trunk)], k=k, plain=False)
     return response_of(model, prompt, multipliers, found)
 
 

@@ -84,7 +84,7 @@ def dose_null(
         if progress is not None:
             progress(len(found), draws, message)
 
-    for line in curves(model, lines(), before, after, 0, ids, stop, tell if progress else None):
+    for line in curves(model, lines(), before, after, 0, ids, stop=stop, tell=tell if progress else None):
         found.append(line.at(ids))
         kl.append(line.kl)
         tell("random directions of the same norm")

@@ -79,7 +79,7 @@ def off_target(
             progress(len(done), len(prompts), message)
 
     lines = [Line(prompt, adds) for prompt in prompts]
-    found = curves(model, lines, before, after, 1, (), stop, tell if progress else None)
+    found = curves(model, lines, before, after, 1, stop=stop, tell=tell if progress else None)
     for prompt, line in zip(prompts, found, strict=False):
         best, own = line.top[:, 0], int(line.top_plain[0])
         done.append(prompt)
