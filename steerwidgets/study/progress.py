@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,11 @@ DELAY = 2.0
 def shown(progress: Progress | None, name: str) -> Iterator[Progress | None]:
     """`progress`, or where nobody asked a bar that comes after two seconds and goes at the end.
 
-    None where it would be seen by no one, as in a script that writes to a file; `TQDM_DISABLE=1` leaves it out.
+    None where it would be seen by no one, as in a script that writes to a file or a notebook that is run to be read;
+    `TQDM_DISABLE=1` leaves it out.
     """
-    if progress is not None or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    if progress is not None or not seen or os.environ.get("STEERWIDGETS_DISPLAY") == "snapshot":
         yield progress
         return
     from tqdm import tqdm
