@@ -356,6 +356,32 @@ def _interrupt():
     raise KeyboardInterrupt
 
 
+def test_a_job_that_waits_keeps_nothing_else_from_running(remote, server):
+    """A widget's job in the queue, and meanwhile a cell: on this machine, and on NDIF."""
+    server(hold=True)
+    widget = sw.AblationPicker(remote.there)
+    widget._start("compute", lambda job: remote.there.logits(PROMPTS, STEPS["add"]))
+    while not widget._status["job"]:
+        threading.Event().wait(0.02)
+    found = []
+    cell = threading.Thread(target=lambda: found.append(remote.here.logits(PROMPTS)), daemon=True)
+    cell.start()
+    cell.join(10)
+    assert len(found) == 1
+    assert widget._status["phase"] in ("queued", "running")
+    # Both wait at once.
+    other = threading.Thread(target=lambda: found.append(remote.there.logits(PROMPTS)), daemon=True)
+    other.start()
+    while len({job.id for job in list(ndif.recent)[-2:]} - {""}) < 2 or not ndif.recent[-1].status:
+        threading.Event().wait(0.02)
+    server()
+    other.join(20)
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert widget.wait(20)
+    assert widget._status["phase"] == "done"
+    widget.close()
+
+
 def test_a_sweep_that_is_left_keeps_what_is_finished(remote, server):
     server(queue=10**6)
     left = sw.sweep(remote.there, TASK, {"v": vector()}, (1.0,), "last", controls=False, stop=lambda: True)
