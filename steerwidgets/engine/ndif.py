@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 import warnings
 from collections import deque
@@ -140,11 +141,15 @@ def resume(*job_ids: str) -> Iterator[None]:
 
 
 class Waiting(RemoteBackend):
-    """Sends a trace without holding a connection, and asks for its result until it is there."""
+    """Sends a trace without holding a connection, and asks for its result until it is there.
 
-    def __init__(self, lm: Any) -> None:
+    Args:
+        lock: held by the caller; let go while the job waits, so that others can trace.
+    """
+
+    def __init__(self, lm: Any, lock: threading.RLock) -> None:
         super().__init__(lm.to_model_key(), env=lm._remoteable_get_env(), blocking=False, api_key=_key())
-        self.watch = _watch.get()
+        self.lock, self.watch = lock, _watch.get()
         # A widget shows the status itself; a plain cell has nnsight's line.
         self.display.enabled = self.display.enabled and (self.watch is None or self.watch.tell is None)
         self.job = Job()
@@ -162,10 +167,13 @@ class Waiting(RemoteBackend):
         recent.append(self.job)
         for jobs in _counted.get():
             jobs.append(self.job)
+        self.lock.release()
         try:
             result = self._wait(fetching)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(self._left) from None
+        finally:
+            self.lock.acquire()
         self.job.seconds = time.monotonic() - started
         self._push(result, tracer)
         return result

@@ -34,7 +34,7 @@ for _module in ("core", "engine.sites", "engine.beside", "engine.branches", "eng
 Remote = bool | Literal["local"]
 PlacedEdit = tuple[HookPoint, Edit, Positions]
 RowEdits = Sequence[Sequence[PlacedEdit]]
-# nnsight keeps saved values in process-wide state (nnsight#280): one lock round every trace of every model.
+# A model runs one trace at a time, and models may share a module: one lock round every trace of every model.
 _LOCK = threading.RLock()
 
 
@@ -340,7 +340,7 @@ class Traces:
         """What runs a trace or a session: None for this machine."""
         if self.remote == "local":
             return LocalSimulationBackend(self.lm)
-        return Waiting(self.lm) if self.remote else None
+        return Waiting(self.lm, _LOCK) if self.remote else None
 
     def _masked(
         self, edits: Sequence[PlacedEdit], index: Tensor, lengths: Tensor
