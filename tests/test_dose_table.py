@@ -184,3 +184,20 @@ def test_a_text_scored_again_token_by_token(llama):
         assert plain.tokens[n] == llama.tokenizer.decode([int(logprobs.argmax())])
         ids.append(token)
     assert rescore(llama.model, sw.Generation(PROMPT, "", (), ())).tokens == ()
+
+
+def test_an_add_says_where_unless_positions_are_given(llama):
+    add = sw.Add(vector(0), positions="all")
+    for options, positions in (({}, "all"), ({"positions": "last"}, "last")):
+        found = sw.dose_response(llama.model, PROMPT, add, (0.0, 1.5), k=3, **options)
+        expected = llama.model.next_tokens(PROMPT, sw.Add(vector(0), 1.5, positions), k=3)
+        assert found.at(1.5)["token"].tolist() == expected["token"].tolist()
+        assert found.at(1.5)["prob"].to_numpy() == pytest.approx(expected["prob"].to_numpy(), abs=1e-5)
+
+
+def test_a_stop_names_itself_and_none_stands_outside(llama):
+    found = sw.dose_response(llama.model, PROMPT, vector(0), (0.0, 1.0, 2.0), "last", k=2)
+    assert found.at(1.3)["multiplier"].tolist() == [1.0, 1.0]
+    for outside in (99, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="stops go from 0 to 2"):
+            found.at(outside)

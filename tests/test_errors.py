@@ -491,6 +491,13 @@ def test_what_cannot_be_loaded_is_named_with_what_can(monkeypatch, tmp_path, opt
 # Odd input that is fine
 
 
+def test_a_sink_that_is_read_is_told_and_named_without_padding(llama):
+    with pytest.warns(UserWarning, match=r"attention sink of 1 prompts, such as 'x'"):
+        llama.model.features(["x", "one, two, three,"])
+    with pytest.raises(ValueError, match="finds no token in 'x' but attention sinks"):
+        llama.model.features(["x", "one, two, three,"], "mean")
+
+
 @pytest.mark.parametrize("prompt", ["🦊🦊", "\n", " ", "a\n\n b", "é" * 20, "\x00", "<bos>", "x" * 60])
 def test_odd_prompts_are_prompts(llama, prompt):
     ids = llama.tokenizer(prompt)["input_ids"]

@@ -332,11 +332,11 @@ def test_a_plain_cell_shows_a_bar_with_the_queue_in_it(remote, server, monkeypat
     server(queue=4)
     asked = {"multipliers": (1.0,), "positions": "last", "controls": False}
     sw.sweep(remote.there, TASK, {"v": vector()}, **asked)
-    assert capfd.readouterr().err == ""
+    assert "".join(capfd.readouterr()) == ""
     monkeypatch.setitem(sys.modules, "ipykernel", sys)
     monkeypatch.setattr(progress, "DELAY", 0.0)
     sw.sweep(remote.there, TASK, {"v": vector()}, **asked)
-    shown = capfd.readouterr().err
+    shown = capfd.readouterr().out
     assert "Moved to position 4 in Queue. (job " in shown
     assert "4/4" in shown
 

@@ -29,6 +29,11 @@ class Add:
     kept x + (f' - f) W, with it dropped f' W + b_dec. Without a clamp and with the error term kept the two
     spaces are *equal* (the decoder is linear), and the cheaper residual form runs.
 
+    Args:
+        positions: the prompt's last token unless given. What is not given an `Add` but a vector (`sw.sweep`,
+            `sw.ablate_each`, `sw.dose_response`, the widgets) steers where the model's preset says, which for the
+            embedded default is `"all_but_first"`.
+
     Raises:
         ValueError: unknown space, error term or positions; a multiplier that is not finite; space "sae" for
             a vector without coefficients.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -14,11 +14,13 @@ from torch import Tensor
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Intervention
 from steerwidgets.core.label_files import read_labels
-from steerwidgets.core.positions import Positions, position_mask
+from steerwidgets.core.positions import Positions
 from steerwidgets.core.sae import SAE
+from steerwidgets.engine import reading
 from steerwidgets.engine.batches import Batch, Prompts, check_prompts, tokenize
 from steerwidgets.engine.health import Health, assess
 from steerwidgets.engine.layouts import check_width
+from steerwidgets.engine.reading import Read as Read
 from steerwidgets.engine.saes import load_sae
 from steerwidgets.engine.traces import PlacedEdit, Traces
 
@@ -27,10 +29,6 @@ if TYPE_CHECKING:
 
     from steerwidgets.engine.transformer_lens import Agreement
 
-Read = Literal["last", "mean"] | int
-# Attention sinks besides the first token carry norms of 30 to 160 times the median; ordinary tokens stay
-# below 3 times.
-SINK_FACTOR = 8.0
 MAX_TOKENS = 4096
 
 
@@ -171,8 +169,11 @@ class SteeredModel:
         Raises:
             ValueError: no prompts, an unknown hook point, a position outside a prompt, or `"mean"` over a
                 prompt that is nothing but sinks.
+
+        Warns:
+            UserWarning: the one token read of a prompt is an attention sink.
         """
-        return self._read(prompts, read, HookPoint.parse(hook or self.hook), lambda x: x)
+        return reading.read_prompts(self, prompts, read, HookPoint.parse(hook or self.hook), lambda x: x)
 
     def features(self, prompts: Prompts, read: Read = "last") -> Tensor:
         """SAE feature activations, float32 [n_prompts, d_sae]; `read` as in `activations`.
@@ -183,12 +184,13 @@ class SteeredModel:
             ValueError: as `activations`; and if the model was loaded without an SAE.
         """
         sae = self.need_sae("features")
-        return self._read(prompts, read, HookPoint.parse(sae.hook), lambda x: sae.encode(x.to(sae.W_enc.device)))
+        encode = lambda x: sae.encode(x.to(sae.W_enc.device))  # noqa: E731
+        return reading.read_prompts(self, prompts, read, HookPoint.parse(sae.hook), encode)
 
     def logits(self, prompts: Prompts, interventions: Sequence[Intervention] | Intervention = ()) -> Tensor:
         """Next-token logits, float32 [n_prompts, vocab], under interventions applied in the order given."""
         batch, edits = self.batch(prompts), self.bind(interventions)
-        return self._gathered(batch, lambda part: self.traces.logits(part, edits)[:, -1].float().cpu())
+        return self.gathered(batch, lambda part: self.traces.logits(part, edits)[:, -1].float().cpu())
 
     def next_tokens(
         self, prompts: Prompts, interventions: Sequence[Intervention] | Intervention = (), k: int = 10
@@ -342,47 +344,11 @@ class SteeredModel:
         """True on padding and attention sinks, bool [n, T], given the activations x [n, T, d_model] at `hook`.
 
         Sinks are the first token, special tokens, and tokens whose norm exceeds the SAE's `sink_norm`, or
-        where that is unknown `SINK_FACTOR` times their prompt's median.
+        where that is unknown `reading.SINK_FACTOR` times their prompt's median.
         """
-        special = torch.isin(batch.input_ids, torch.tensor(self.tokenizer.all_special_ids, dtype=torch.long))
-        norm = x.norm(dim=-1)
-        sink = (batch.index <= 0) | special
-        if self.sae is not None and self.sae.sink_norm is not None and hook == HookPoint.parse(self.sae.hook):
-            return sink | (norm > self.sae.sink_norm)
-        median = norm.masked_fill(sink, torch.nan).nanmedian(dim=1, keepdim=True).values
-        return sink | (norm > SINK_FACTOR * median)
+        return reading.sinks(self, batch, x, hook)
 
-    def _read(self, prompts: Prompts, read: Read, hook: HookPoint, transform: Callable[[Tensor], Tensor]) -> Tensor:
-        self.traces.check(hook)
-        batch = self.batch(prompts)
-
-        def part(rows: Batch) -> Tensor:
-            x = self.traces.capture(rows, hook).cpu()
-            keep = self._read_mask(rows, x, read, hook)
-            count = keep.sum(1)
-            if (count == 0).any():
-                text = self.tokenizer.decode(rows.input_ids[int((count == 0).nonzero()[0])])
-                raise ValueError(
-                    f'read="mean" finds no token in {text!r} but attention sinks (the first token, special '
-                    'tokens); lengthen the prompt or use read="last".'
-                )
-            row = keep.nonzero()[:, 0]
-            values = transform(x[keep]).cpu()
-            total = torch.zeros(len(rows), values.shape[1]).index_add_(0, row, values)
-            return total / count[:, None]
-
-        return self._gathered(batch, part)
-
-    def _read_mask(self, batch: Batch, x: Tensor, read: Read, hook: HookPoint) -> Tensor:
-        if read == "mean":
-            return ~self.sinks(batch, x, hook)
-        if read == "last":
-            return batch.index == batch.lengths[:, None] - 1
-        if isinstance(read, SupportsIndex) and not isinstance(read, bool):
-            return position_mask(read.__index__(), batch.index, batch.lengths)
-        raise ValueError(f'read={read!r} is not understood; give "last", "mean" or a position (int).')
-
-    def _gathered(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
+    def gathered(self, batch: Batch, compute: Callable[[Batch], Tensor]) -> Tensor:
         """Compute by chunks of rows, and put the rows back in order."""
         parts = [(rows, compute(part)) for rows, part in batch.chunks(MAX_TOKENS)]
         order = torch.cat([rows for rows, _ in parts]).argsort()

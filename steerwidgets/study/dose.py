@@ -42,16 +42,24 @@ class DoseResponse:
         return f"DoseResponse({self.prompt!r}, {len(self.multipliers)} multipliers, {self.ids.shape[1]} tokens each)"
 
     def at(self, multiplier: float) -> pd.DataFrame:
-        """The distribution at the stop nearest to `multiplier`: rank, token, prob."""
+        """The distribution at the stop nearest to `multiplier`: multiplier (of that stop), rank, token, prob.
+
+        Raises:
+            ValueError: it lies outside the stops.
+        """
+        first, last = min(self.multipliers), max(self.multipliers)
+        if not first <= multiplier <= last:
+            raise ValueError(f"multiplier={multiplier} is out of range; the stops go from {first:g} to {last:g}.")
         stop = int(np.abs(np.asarray(self.multipliers) - multiplier).argmin())
         ranks = range(1, self.ids.shape[1] + 1)
-        return pd.DataFrame({"rank": ranks, "token": self.tokens[stop], "prob": self.probs[stop].numpy()})
+        columns = {"rank": ranks, "token": self.tokens[stop], "prob": self.probs[stop].numpy()}
+        return pd.DataFrame({"multiplier": self.multipliers[stop], **columns})
 
     @property
     def table(self) -> pd.DataFrame:
         """All stops: multiplier, rank, token, prob, kl."""
-        parts = [self.at(m).assign(multiplier=m, kl=float(kl)) for m, kl in zip(self.multipliers, self.kl, strict=True)]
-        return pd.concat(parts, ignore_index=True)[["multiplier", "rank", "token", "prob", "kl"]]
+        parts = [self.at(m).assign(kl=float(kl)) for m, kl in zip(self.multipliers, self.kl, strict=True)]
+        return pd.concat(parts, ignore_index=True)
 
 
 def dose_response(
@@ -66,9 +74,9 @@ def dose_response(
     """Compute every stop of a multiplier slider as one batch; a move of the slider is then a look-up.
 
     Args:
-        vector: a vector, added to the residual stream, or an `Add` that says how.
+        vector: a vector, added to the residual stream, or an `Add` that says how; its multiplier does not count.
         multipliers: the stops.
-        positions: the model's preset if left out.
+        positions: those of the `Add`, or for a vector the model's preset, if left out.
         k: how many tokens to keep a stop.
         trunk: the prompt at the vector's hook point (`trunk_of`), kept while the vector changes.
 
@@ -78,7 +86,8 @@ def dose_response(
     add = vector if isinstance(vector, Add) else Add(vector)
     if not len(multipliers):
         raise ValueError("there are no multipliers; give at least one.")
-    positions = model.preset.positions if positions is None else positions
+    if positions is None:
+        positions = vector.positions if isinstance(vector, Add) else model.preset.positions
     adds = [replace(add, multiplier=float(m), positions=positions) for m in multipliers]
     [found] = curves(model, [Line(prompt, adds, trunk)], k=k, plain=False)
     return response_of(model, prompt, multipliers, found)

@@ -28,7 +28,9 @@ def shown(progress: Progress | None, name: str) -> Iterator[Progress | None]:
         return
     from tqdm import tqdm
 
-    with tqdm(desc=name, delay=DELAY, leave=False, file=sys.stderr) as bar:
+    # In a notebook what went to stderr leaves a red strip behind.
+    file = sys.stdout if "ipykernel" in sys.modules else sys.stderr
+    with tqdm(desc=name, delay=DELAY, leave=False, file=file) as bar:
         began = time.monotonic()
 
         def tell(done: int, total: int, message: str) -> None:
