@@ -491,6 +491,12 @@ def test_what_cannot_be_loaded_is_named_with_what_can(monkeypatch, tmp_path, opt
 # Odd input that is fine
 
 
+def test_a_vector_of_another_model_is_told(llama):
+    vector = sw.SteeringVector(torch.ones(24), "blocks.2.hook_resid_post", "v", recipe={"model": "another"})
+    with pytest.warns(UserWarning, match="'v' was made of another, whose directions mean nothing in"):
+        llama.model.next_tokens("one, two,", sw.Add(vector))
+
+
 def test_a_sink_that_is_read_is_told_and_named_without_padding(llama):
     with pytest.warns(UserWarning, match=r"attention sink of 1 prompts, such as 'x'"):
         llama.model.features(["x", "one, two, three,"])

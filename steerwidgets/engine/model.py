@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -324,6 +325,9 @@ class SteeredModel:
         Raises:
             TypeError: something in the list is not an intervention.
             ValueError: a vector of another width, an unknown hook point or feature, or an SAE is needed.
+
+        Warns:
+            UserWarning: a vector's recipe names another model.
         """
         listed = list(interventions) if isinstance(interventions, Sequence) else [interventions]
         edits: list[PlacedEdit] = []
@@ -337,6 +341,13 @@ class SteeredModel:
             vector = getattr(intervention, "vector", None)
             if vector is not None:
                 self.check_width(hook, vector.direction.numel(), f"the vector {vector.name!r}")
+                made_of = (vector.recipe or {}).get("model", self.name)
+                if made_of != self.name:
+                    warnings.warn(
+                        f"the vector {vector.name!r} was made of {made_of}, whose directions mean nothing in {self.name} "
+                        "unless the two share their weights.",
+                        stacklevel=3,
+                    )
             edits.append((hook, intervention.bind(self.sae), intervention.positions))
         return edits
 
