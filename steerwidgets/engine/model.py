@@ -344,8 +344,8 @@ class SteeredModel:
                 made_of = (vector.recipe or {}).get("model", self.name)
                 if made_of != self.name:
                     warnings.warn(
-                        f"the vector {vector.name!r} was made of {made_of}, whose directions mean nothing in {self.name} "
-                        "unless the two share their weights.",
+                        f"the vector {vector.name!r} was made of {made_of}, whose directions mean nothing in "
+                        f"{self.name} unless the two share their weights.",
                         stacklevel=3,
                     )
             edits.append((hook, intervention.bind(self.sae), intervention.positions))
