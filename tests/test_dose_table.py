@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import steerwidgets as sw
+from steerwidgets.engine.asked import Asked
 from steerwidgets.study.curves import Line, curves, trunk_of
 from steerwidgets.study.degeneration import degeneration, distinct, repeated
 from steerwidgets.study.dose_null import dose_null
@@ -201,3 +202,18 @@ def test_a_stop_names_itself_and_none_stands_outside(llama):
     for outside in (99, -0.1, float("nan")):
         with pytest.raises(ValueError, match="stops go from 0 to 2"):
             found.at(outside)
+
+
+@pytest.mark.parametrize("name", ["one hook point", "other hook points"])
+def test_a_line_whose_logits_would_not_fit_is_run_in_parts(llama, name, monkeypatch):
+    active, before, after = BESIDE[name]
+    adds = [sw.Add(active.vector, m, active.positions, active.space, active.error_term) for m in STOPS]
+    whole = all_logprobs(llama.model, adds, before, after)
+    rows = []
+    logits = Asked.logits
+    monkeypatch.setattr(Asked, "logits", lambda self: rows.append(len(self.rows)) or logits(self))
+    monkeypatch.setattr("steerwidgets.study.curves.MOST_LOGITS", 600)
+    parts = all_logprobs(llama.model, adds, before, after)
+    assert max(rows) <= 4 and len(rows) > 1
+    for field in ("stops", "plain", "without", "kl", "kl_zero"):
+        assert torch.allclose(getattr(parts, field), getattr(whole, field), atol=1e-5, equal_nan=True), field

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
@@ -16,7 +18,11 @@ from nnsight.schema.config import CONFIG
 from scripted import VERSIONS, Scripted, save_tiny
 
 import steerwidgets as sw
+from steerwidgets.core.edits import AddDirection
+from steerwidgets.core.hooks import HookPoint
 from steerwidgets.engine import ndif
+from steerwidgets.engine.asked import Asked, Reference
+from steerwidgets.engine.trunk import Trunk
 from steerwidgets.study import progress
 from steerwidgets.study.dose_null import dose_null
 from steerwidgets.study.dose_table import dose_table
@@ -221,6 +227,9 @@ def test_neither_key_nor_sae_travels(remote, server, monkeypatch, capfd, caplog,
     server(key=SECRET)
     remote.there.logits(PROMPTS, STEPS["without the error term"])
     remote.there.logits(PROMPTS, STEPS["clamp"])
+    # So many features would be the SAE by another name.
+    everything = sw.Ablate(range(40), "all")
+    assert torch.allclose(remote.there.logits(PROMPTS, everything), remote.here.logits(PROMPTS, everything), atol=1e-5)
     heard = remote.server.heard()
     assert SECRET.encode() not in heard
     sae = remote.there.sae
@@ -380,6 +389,47 @@ def test_a_job_that_waits_keeps_nothing_else_from_running(remote, server):
     assert widget.wait(20)
     assert widget._status["phase"] == "done"
     widget.close()
+
+
+def test_stopping_ends_the_waiting_for_what_packing_asks(remote, server):
+    """A dropped error term is decoded here: its activations are fetched by a job of their own, before the sweep's."""
+    server(hold=True)
+    began = time.monotonic()
+    told = []
+    add = sw.Add(vector(), space="sae", error_term="drop")
+    left = sw.sweep(
+        remote.there, TASK, {"v": add}, (1.0,), "last", controls=False,
+        stop=lambda: time.monotonic() > began + 0.5, progress=lambda *said: told.append(said[2]),
+    )  # fmt: skip
+    assert not left.about["finished"]
+    assert any("NDIF" in words and "job" in words for words in told)
+
+
+def test_what_travels_once_is_weighed_once(remote, server, monkeypatch):
+    """Rows of the SAE that all parts share do not cut a job into one a part."""
+    add = sw.Add(vector(), positions="last", space="sae")
+    prompts = [f"prompt number {n}" for n in range(8)]
+
+    def jobs() -> int:
+        with ndif.counting() as sent:
+            off_target(remote.there, add, (0.5, 1.0), prompts=prompts)
+            task = sw.Task("t", prompts, ["x"] * 8)
+            sw.sweep(remote.there, task, {"v": add}, (0.5, 1.0), "last", controls=False)
+        return len(sent)
+
+    assert jobs() == 2
+    monkeypatch.setattr(ndif, "MAX_SENT", 3 * ndif.weight(remote.there.bind(add)))
+    assert jobs() <= 4
+
+
+def test_a_divergence_is_taken_at_one_hook_point(remote):
+    def asked(block: int) -> Asked:
+        hook = HookPoint(block, "hook_resid_post")
+        trunk = Trunk(remote.here.traces, remote.here.batch(PROMPTS), hook)
+        return Asked(trunk, torch.tensor([0]), [(hook, AddDirection(torch.zeros(24)), "last")])
+
+    with pytest.raises(ValueError, match="same batch at the same hook point"):
+        replace(asked(1), reference=Reference(asked(2), torch.tensor([-1])))
 
 
 def test_a_sweep_that_is_left_keeps_what_is_finished(remote, server):

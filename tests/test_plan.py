@@ -66,7 +66,7 @@ def test_padding_that_every_cell_repeats_is_avoided():
 
 def test_batches_are_bounded_by_columns(llama, monkeypatch):
     """Steered everywhere, a row has many columns: as many rows as with the last token steered would be too many."""
-    monkeypatch.setattr("steerwidgets.study.sweep.MAX_COLUMNS", {"cpu": 64})
+    monkeypatch.setattr("steerwidgets.study.packing.MAX_COLUMNS", {"cpu": 64})
     seen: list[int] = []
     handle = blocks(llama.module)[3].register_forward_hook(lambda m, i, o: seen.append(i[0].shape[0] * i[0].shape[1]))
     task = sw.Task("t", ["one, two, three,", "two, three, four,"], ["x", "y"])

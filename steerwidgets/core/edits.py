@@ -16,6 +16,9 @@ from torch import Tensor
 
 from steerwidgets.core.sae import SAE
 
+# The share of an SAE that travels at most.
+MOST = 0.25
+
 
 @dataclass(frozen=True, eq=False)
 class Doses:
@@ -55,7 +58,8 @@ class EditFeatures:
 
     Adding sets scale 1 and the coefficients as shift, ablating scale 0 and shift 0, clamping scale 0 and the
     value as shift. `scale` is one number, or broadcasts against f. `sae` holds the edited features only, unless its
-    activation needs them all; then `index` names them. Attention sinks pass unchanged: the SAE does not describe them.
+    activation needs them all; then `index` names them. `most`: it holds so much of the SAE that it should not travel.
+    Attention sinks pass unchanged: the SAE does not describe them.
     """
 
     sae: SAE
@@ -63,6 +67,7 @@ class EditFeatures:
     shift: Tensor | Doses
     clamp: bool = False
     index: Tensor | None = None
+    most: bool = False
 
     def __call__(self, x: Tensor) -> Tensor:
         f, rows = self.sae.encode(x), self.sae.W_dec
@@ -133,7 +138,7 @@ def edit_features(
     """An `EditFeatures` that carries as few rows of `sae` as its activation allows."""
     if sae.activation == "topk":
         return EditFeatures(sae, scale, shift, clamp, index=ids)
-    return EditFeatures(sae.select(ids), scale, shift, clamp)
+    return EditFeatures(sae.select(ids), scale, shift, clamp, most=len(ids) > MOST * sae.d_sae)
 
 
 def placed(value: Any, device: torch.device) -> Any:
@@ -173,12 +178,14 @@ def apply_edit(x: Tensor, edit: Edit, mask: Tensor) -> Tensor:
 
 
 def holds_sae(edit: Edit) -> bool:
-    """Whether an edit needs a whole SAE, not only the rows of the features that it names."""
+    """Whether an edit holds a whole SAE, or so much of it that it should not travel."""
     if isinstance(edit, Chain):
         return any(holds_sae(each) for each in edit.edits)
     if isinstance(edit, OnRows):
         return holds_sae(edit.edit)
-    return isinstance(edit, Reconstruct) or (isinstance(edit, EditFeatures) and edit.index is not None)
+    if isinstance(edit, EditFeatures):
+        return edit.most or edit.index is not None
+    return isinstance(edit, Reconstruct)
 
 
 def outcome(x: Tensor, edit: Edit, mask: Tensor) -> Edit:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steerwidgets.core.answers import reduced
-from steerwidgets.core.edits import Chain
+from steerwidgets.core.edits import Chain, EditFeatures, OnRows
+from steerwidgets.core.sae import SAE
 from steerwidgets.engine import ndif
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.beside import ends
 from steerwidgets.engine.traces import PlacedEdit, Traces
 from steerwidgets.engine.trunk import Trunk
+
+# Rows of a reference that are run at once on this machine.
+REFERENCE_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +44,10 @@ class Asked:
     last: int = 1
     reference: Reference | None = None
 
+    def __post_init__(self) -> None:
+        if self.reference is not None and self.reference.asked.trunk is not self.trunk:
+            raise ValueError("what divergences are taken from must be asked of the same batch at the same hook point.")
+
     def logits(self) -> Tensor:
         """Float [r, last, vocab]."""
         if self._together:
@@ -52,9 +61,13 @@ class Asked:
     def packed(self, want: dict[str, Any] | None) -> dict[str, Any]:
         """The same as data that travel."""
         part: dict[str, Any] = {"rows": self.rows, "last": self.last, "want": want, "plan": None, "branches": None}
-        if self._together and self.trunk.shared:
-            return part | self.trunk.packed(self.rows, self._chain, self.edits[0][2], self.last)
-        return part | {"plan": self.trunk.traces.plan(self._batch, self.edits)}
+        if not self._together:
+            return part | {"plan": self.trunk.traces.plan(self._batch, self.edits)}
+        hook, _, positions = self.edits[0]
+        if self.trunk.shared:
+            return part | self.trunk.packed(self.rows, self._chain, positions, self.last)
+        light = self.trunk.light(self.rows, self._chain, positions)
+        return part | {"plan": self.trunk.traces.plan(self._batch, [(hook, light, positions)])}
 
     @property
     def columns(self) -> int:
@@ -83,6 +96,7 @@ class Reference:
     """Next-token distributions that divergences are taken from, one a row of `asked`.
 
     Args:
+        asked: its edits have no row dimension of their own.
         columns: of each row, counted from the right, [r].
     """
 
@@ -92,7 +106,9 @@ class Reference:
     @cached_property
     def here(self) -> Tensor:
         """Log-probabilities [r, vocab], found on this machine."""
-        return ends(self.asked.logits(), self.columns)
+        asked, rows = self.asked, self.asked.rows.split(REFERENCE_ROWS)
+        parts = zip(rows, self.columns.split(REFERENCE_ROWS), strict=True)
+        return torch.cat([ends(replace(asked, rows=some).logits(), columns) for some, columns in parts])
 
     def packed(self) -> dict[str, Any]:
         """The same as data that travel."""
@@ -125,35 +141,72 @@ def answered(
                 return
             yield each.here()
         return
-    for job in _jobs(asked):
-        if halted():
+    jobs, watched = _jobs(asked), ndif.watched()
+
+    def said(_phase: str, message: str, job_id: str) -> None:
+        if tell is not None:
+            tell(f"NDIF: {message} (job {job_id})")
+
+    while not halted():
+        found: list[Any] | None = None
+        try:
+            # To pack may take a job too: where an edit needs the whole SAE, activations are fetched.
+            with ndif.watching(None if tell is None else said, halted):
+                if (job := next(jobs, None)) is not None:
+                    found = _sent(traces, job)
+        except ndif.StoppedWaiting:
+            # Who watches has to say which job goes on.
+            if watched or not halted():
+                raise
+        if found is None:
             return
-        yield from _sent(traces, job, halted, tell)
+        yield from found
 
 
 def _jobs(asked: Iterable[Asked]) -> Iterator[list[tuple[Asked, dict[str, Any]]]]:
     """Packed, in jobs that stay within NDIF's limits as far as a single part does."""
     job: list[tuple[Asked, dict[str, Any]]] = []
     sent = columns = 0
+    # Equal rows of the SAE travel once a job, and what travels once is weighed once.
+    known: list[SAE] = []
+    seen: set[int] = set()
     for each in asked:
-        part = each.packed(each.want)
-        more, wide = ndif.weight(part), each.columns
+        part = _knowing(each.packed(each.want), known)
+        more, wide = ndif.weight(part, seen), each.columns
         if job and (sent + more > ndif.MAX_SENT or columns + wide > ndif.MAX_JOB_COLUMNS):
             yield job
-            job, sent, columns = [], 0, 0
+            job, sent, columns, known, seen = [], 0, 0, [], set()
+            part = _knowing(part, known)
+            more = ndif.weight(part, seen)
         job.append((each, part))
         sent, columns = sent + more, columns + wide
     if job:
         yield job
 
 
-def _sent(
-    traces: Traces,
-    job: list[tuple[Asked, dict[str, Any]]],
-    halted: Callable[[], bool],
-    tell: Callable[[str], Any] | None,
-) -> list[Any]:
-    """The answers of one job; none if it was stopped."""
+def _knowing(value: Any, known: list[SAE]) -> Any:
+    """The same with an SAE of `known` in place of one that is equal to it; others are added there."""
+    if isinstance(value, SAE):
+        if (same := next((sae for sae in known if _equal(sae, value)), None)) is None:
+            known.append(value)
+        return same or value
+    if isinstance(value, dict):
+        return {key: _knowing(each, known) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_knowing(each, known) for each in value)
+    if isinstance(value, Chain):
+        return replace(value, edits=_knowing(value.edits, known))
+    if isinstance(value, OnRows):
+        return replace(value, edit=_knowing(value.edit, known))
+    return replace(value, sae=_knowing(value.sae, known)) if isinstance(value, EditFeatures) else value
+
+
+def _equal(a: SAE, b: SAE) -> bool:
+    return a is b or (a.name == b.name and a.W_enc.shape == b.W_enc.shape and torch.equal(a.W_enc, b.W_enc))
+
+
+def _sent(traces: Traces, job: list[tuple[Asked, dict[str, Any]]]) -> list[Any]:
+    """The answers of one job, in order."""
     groups: dict[tuple[int, int], list[int]] = {}
     for n, (each, _) in enumerate(job):
         groups.setdefault((id(each.trunk), id(each.reference)), []).append(n)
@@ -164,19 +217,7 @@ def _sent(
         chunks.append(_chunk(first.trunk, [*before, *(job[n][1] for n in numbers)]))
         order += [-1] * len(before) + numbers
 
-    def said(_phase: str, message: str, job_id: str) -> None:
-        if tell is not None:
-            tell(f"NDIF: {message} (job {job_id})")
-
-    watched = ndif.watched()
-    try:
-        with ndif.watching(None if tell is None else said, halted):
-            found = traces.variants(chunks)
-    except ndif.StoppedWaiting:
-        # Who watches has to say which job goes on.
-        if watched or not halted():
-            raise
-        return []
+    found = traces.variants(chunks)
     return [answer for _, answer in sorted(zip(order, found, strict=True), key=lambda each: each[0])][-len(job) :]
 
 

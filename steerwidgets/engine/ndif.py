@@ -23,10 +23,10 @@ from nnsight.schema.response import ResponseModel, Status
 
 # Seconds for which a server that does not answer is asked again.
 PATIENCE = 120.0
-# Bytes of the largest result that is fetched, and of what one job of a sweep may take along.
+# Bytes of the largest result that is fetched, and of what one job may take along.
 MAX_RESULT = 512 * 2**20
 MAX_SENT = 8 * 2**20
-# And columns that one job of a sweep computes: less than a minute for 70 billion parameters on eight H100.
+# And columns that one job computes: less than a minute for 70 billion parameters on eight H100.
 MAX_JOB_COLUMNS = 2**20
 # Seconds between two questions, at first and at last.
 POLL = (0.1, 2.0)
@@ -315,13 +315,15 @@ class Waiting(RemoteBackend):
         return text.replace(self.api_key, "(key)") if self.api_key else text
 
 
-def weight(value: Any) -> int:
-    """Bytes of the tensors in what travels, each counted once."""
-    seen: dict[int, int] = {}
+def weight(value: Any, seen: set[int] | None = None) -> int:
+    """Bytes of the tensors in what travels, each counted once; not those whose ids are in `seen`, which grows."""
+    seen, found = set() if seen is None else seen, 0
 
     def walk(each: Any) -> None:
+        nonlocal found
         if isinstance(each, torch.Tensor):
-            seen[id(each)] = each.numel() * each.element_size()
+            found += 0 if id(each) in seen else each.numel() * each.element_size()
+            seen.add(id(each))
         elif isinstance(each, dict):
             for inner in each.values():
                 walk(inner)
@@ -332,7 +334,7 @@ def weight(value: Any) -> int:
             walk(vars(each))
 
     walk(value)
-    return sum(seen.values())
+    return found
 
 
 def differences(remote: dict[str, Any]) -> list[str]:

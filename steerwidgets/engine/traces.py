@@ -283,8 +283,9 @@ class Traces:
         """Greedy generation as a single job; what `proceed` cuts off is computed all the same."""
         if any(holds_sae(edit) for row in edits for _, edit, _ in row):
             raise ValueError(
-                "generating on NDIF under an intervention that needs the whole SAE (the error term dropped, or a top-k "
-                "SAE) would send it there; keep the error term, or read the next token's logits instead."
+                "generating on NDIF under an intervention that needs the whole SAE (the error term dropped, most of "
+                "its features, or a top-k SAE) would send it there; keep the error term, name fewer features, or read "
+                "the next token's logits instead."
             )
         index, end = batch.index, batch.index[:, -1:]
         first = self._plan(self._by_row(edits, index, batch.lengths))

@@ -89,9 +89,9 @@ class Trunk:
 
     def packed(self, rows: Tensor, edit: Edit, positions: Positions, last: int) -> dict[str, Any]:
         """`logits` of the same arguments as data that travel."""
-        mask = position_mask(positions, self.batch.index[rows], self.batch.lengths[rows])
+        mask = self._mask(rows, positions)
         q = self._columns(mask, last)
-        edit = self._light(rows, edit, mask)
+        edit = self.light(rows, edit, positions)
         branches = Branches.of(self.batch, rows, q) if q < self.width else None
         return {"edit": edit, "mask": mask[:, -q:], "q": q, "branches": branches, "below": self._below}
 
@@ -122,11 +122,14 @@ class Trunk:
             floats += 4 * (self.traces.n_layers - self._below) * keys.shape[1] * keys.shape[3] * self.width
         return 4 * floats
 
-    def _light(self, rows: Tensor, edit: Edit, mask: Tensor) -> Edit:
+    def light(self, rows: Tensor, edit: Edit, positions: Positions) -> Edit:
         """The edit itself, or where it would take a whole SAE along, what it makes of the columns it changes."""
         if not holds_sae(edit):
             return edit
-        return outcome(self.residual[rows], edit, mask)
+        return outcome(self.residual[rows], edit, self._mask(rows, positions))
+
+    def _mask(self, rows: Tensor, positions: Positions) -> Tensor:
+        return position_mask(positions, self.batch.index[rows], self.batch.lengths[rows])
 
     def _columns(self, mask: Tensor, last: int) -> int:
         if not self._grows:

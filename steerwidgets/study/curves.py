@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steerwidgets.core.answers import curves as reduced_curves
+from steerwidgets.core.answers import log_softmax
 from steerwidgets.core.edits import OnRows
 from steerwidgets.core.hooks import HookPoint
 from steerwidgets.core.interventions import Add, Intervention, bind_adds
@@ -16,6 +18,9 @@ from steerwidgets.engine.asked import Asked, answered
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.engine.traces import PlacedEdit
 from steerwidgets.engine.trunk import Trunk
+
+# Logits held at once on this machine, in numbers: 2 ** 23 are 32 MiB.
+MOST_LOGITS = 2**23
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +81,9 @@ def curves(
 ) -> Iterator[Curves]:
     """Each line under `[*before, adds[i], *after]`, row i equal to `model.logits` with that list.
 
-    A line is one batch. Where all interventions edit one hook point at the same positions, its prompt runs once up to
-    there; else the whole model runs. On NDIF all lines are one job, as far as its limits allow.
+    Where all interventions edit one hook point at the same positions, a prompt runs once up to there; else the whole
+    model runs. A line is one batch, on this machine as far as its logits fit; on NDIF all lines are one job, as far as
+    its limits allow.
 
     Args:
         before: interventions applied before, where they share a hook point.
@@ -99,17 +105,36 @@ def curves(
     head = (2 if len(before) + len(after) else 1) if plain else 0
     # Lines with the same variants share an edit, which then travels once.
     bound: dict[int, list[PlacedEdit]] = {}
+    most = max(1, MOST_LOGITS // vocab)
 
     def ask(line: Line) -> Asked:
         if id(line.adds) not in bound:
             bound[id(line.adds)] = _edits(model, line.adds, before, after, head)
-        zero = [head + n for n, add in enumerate(line.adds) if add.multiplier == 0][:1]
-        want = {"k": k, "track": followed, "against": [*([0] if plain else []), *zero]}
-        trunk = line.trunk or trunk_of(model, line.prompt, line.adds[0].vector.hook)
-        return Asked(trunk, torch.zeros(head + len(line.adds)).long(), bound[id(line.adds)], want)
+        rows = torch.zeros(head + len(line.adds), dtype=torch.long)
+        return Asked(_trunk(model, line), rows, bound[id(line.adds)], want(line))
 
-    asked = map(ask, listed)
-    for line, found in zip(listed, answered(model.traces, asked, stop, tell), strict=False):
+    def want(line: Line) -> dict[str, Any]:
+        zero = [head + n for n, add in enumerate(line.adds) if add.multiplier == 0][:1]
+        return {"k": k, "track": followed, "against": [*([0] if plain else []), *zero]}
+
+    def in_parts(line: Line) -> dict[str, Tensor]:
+        """A line whose logits would not fit: as many rows at a time as do."""
+        tables, trunk = [], _trunk(model, line)
+        for start in range(0, len(line.adds), most):
+            part, own = line.adds[start : start + most], head if start == 0 else 0
+            rows = torch.zeros(own + len(part), dtype=torch.long)
+            asked = Asked(trunk, rows, _edits(model, part, before, after, own))
+            tables.append(log_softmax(asked.logits()[:, -1]))
+        return reduced_curves(torch.cat(tables), want(line))
+
+    def here() -> Iterator[dict[str, Tensor]]:
+        for line in listed:
+            if stop is not None and stop():
+                return
+            yield ask(line).here() if len(line.adds) <= most else in_parts(line)
+
+    answers = answered(model.traces, map(ask, listed), stop, tell) if model.traces.remote else here()
+    for line, found in zip(listed, answers, strict=False):
         top, logprobs, kl = found["top"].long().cpu(), found["logprobs"].cpu(), found["kl"].cpu()
         nothing, unknown = torch.empty(0), torch.full((len(line.adds),), torch.nan)
         yield Curves(
@@ -142,6 +167,10 @@ def _edits(
         *_from(head, row, [(HookPoint.parse(first.vector.hook), edit, first.positions)]),
         *_from(min(head, 1), row, model.bind(after)),
     ]
+
+
+def _trunk(model: SteeredModel, line: Line) -> Trunk:
+    return line.trunk or trunk_of(model, line.prompt, line.adds[0].vector.hook)
 
 
 def _from(start: int, row: Tensor, edits: Sequence[PlacedEdit]) -> list[PlacedEdit]:

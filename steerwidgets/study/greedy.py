@@ -162,7 +162,8 @@ def greedy_ablation(
         # A choice without what it is compared with would be no report: this part is short, and runs to its end.
         steps = [dropped[:n] for n in range(1, len(dropped) + 1)]
         at_random = [_random(held_out, len(dropped), seed, draw) for draw in range(draws)] if dropped else []
-        scores = list(held_out.panel.scores([held_out.without(drop) for drop in [*steps, *at_random]]))
+        judged = [held_out.without(drop) for drop in [*steps, *at_random]]
+        scores = list(held_out.panel.scores(judged, tell=lambda message: tell(most + 1, most + 2, message)))
         tell(most + 2, most + 2, "done")
     rows = [_step(0, None, "", means[0], held_out, held_out.full)]
     for n, (i, own) in enumerate(zip(dropped, scores, strict=False), start=1):
@@ -191,7 +192,7 @@ def _search(
     means = [selection.value(selection.full)]
     while len(dropped) < most and not halted():
         tell(len(dropped), most + 2, f"step {len(dropped) + 1}, at most {most}")
-        best = _best(selection, dropped, halted)
+        best = _best(selection, dropped, halted, lambda message: tell(len(dropped), most + 2, message))
         if best is None or best[1] <= means[-1] + LEAST_GAIN:
             return dropped, means, best is not None
         dropped.append(best[0])
@@ -199,11 +200,13 @@ def _search(
     return dropped, means, False
 
 
-def _best(selection: Subject, dropped: Sequence[int], halted: Callable[[], bool]) -> tuple[int, float] | None:
+def _best(
+    selection: Subject, dropped: Sequence[int], halted: Callable[[], bool], tell: Callable[[str], Any]
+) -> tuple[int, float] | None:
     """The feature to drop next and the mean score without it; None if stopped."""
     left = [i for i in selection.features if i not in dropped]
     conditions = (selection.without([*dropped, i]) for i in left)
-    values = [selection.value(scores) for scores in selection.panel.scores(conditions, halted)]
+    values = [selection.value(scores) for scores in selection.panel.scores(conditions, halted, None, tell)]
     if len(values) < len(left):
         return None
     at = int(np.argmax(values))

@@ -11,6 +11,7 @@ from torch import Tensor
 from steerwidgets.core.positions import Positions, position_mask
 from steerwidgets.engine.batches import Batch
 from steerwidgets.engine.model import MAX_TOKENS
+from steerwidgets.engine.traces import Traces
 from steerwidgets.study.scoring import Rows
 
 # More rows than this make no product faster.
@@ -21,6 +22,11 @@ MAX_COLUMNS = {"cpu": 1024, "cuda": 8192}
 # One more forward pass costs about as much as so many more columns: the weights are read again.
 PASS = 32
 GIB = 2**30
+
+
+def most_columns(traces: Traces) -> int:
+    """How many columns to run at once, where the passes run."""
+    return MAX_COLUMNS.get("cuda" if traces.remote else traces.device.type, MAX_ROWS)
 
 
 class HasRows(Protocol):

@@ -19,7 +19,7 @@ from steerwidgets.core.sae import SAE
 from steerwidgets.engine.asked import Asked, Reference, answered
 from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk, column_bytes
-from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
+from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item, most_columns, parts
 from steerwidgets.study.scoring import Item, Rows, Score, scores_of, want_of
 
 # One intervention a hook point, all of one kind; most conditions have one.
@@ -81,17 +81,22 @@ class Panel:
 
     def refer_to(self, condition: Condition) -> None:
         """Take KL divergences from what is said under this condition; before, there are none."""
-        references = []
+        sae, references = self.model.sae, []
+        # Bound once for all rows.
+        edits = [(each.hook(sae), each.bind(sae), each.positions) for each in condition]
         for number in range(len(self._chunks)):
             owned = self._owned(number)
-            cells = [_Cell(0, item, rows[:1]) for item, rows in owned.items()]
+            rows = torch.tensor([rows[0] for rows in owned.values()])
             # Left padding: the scored columns are the rightmost ones.
             columns = torch.tensor([-1 - len(self.items[item].forced[0]) for item in owned])
-            references.append(Reference(self._asked([condition] * len(cells), number, cells), columns))
+            trunk = self._trunk(edits[0][0], number)
+            references.append(Reference(Asked(trunk, rows, edits, None, self._last(number)), columns))
         self._references = references
 
     def likeliest(self, conditions: Sequence[Condition], k: int) -> list[list[list[int]]]:
-        """The k likeliest next tokens of each item under each condition, for items of one row."""
+        """The k likeliest next tokens of each item under each condition, for items that force no token."""
+        if any(item.forced != [()] for item in self.items):
+            raise ValueError("items whose answers have several tokens end before the last column.")
         want = {"k": k, "track": torch.empty(0, dtype=torch.long), "against": []}
         return list(
             self._taken(conditions, lambda cells, number: want, lambda cells, found, want: found["top"].tolist())
@@ -237,7 +242,7 @@ class Panel:
             vocab = self.model.traces.lm.config.get_text_config().vocab_size
             row = columns * (column_bytes(self.model.traces) + 12 * d_sae) + 12 * last * vocab
         # Half of what a sweep takes: whoever asks to stop waits for the batch that runs, and it costs 2 % of the pace.
-        most = MAX_COLUMNS.get(self.model.traces.device.type, MAX_ROWS) // 2
+        most = most_columns(self.model.traces) // 2
         return max(1, min(MAX_ROWS, most // columns, int(self._budget // row)))
 
 

@@ -23,7 +23,7 @@ from steerwidgets.engine.memory import allowed
 from steerwidgets.engine.model import MAX_TOKENS, SteeredModel
 from steerwidgets.engine.trunk import Trunk, column_bytes
 from steerwidgets.study.controls import LeaveOut, Variant, controls_for, held_out, reconstruction, unsteered
-from steerwidgets.study.packing import GIB, MAX_COLUMNS, MAX_ROWS, chunks_by_item, parts
+from steerwidgets.study.packing import GIB, MAX_ROWS, chunks_by_item, most_columns, parts
 from steerwidgets.study.progress import Progress, shown
 from steerwidgets.study.recipes import Replayer, source_prompts
 from steerwidgets.study.results import COLUMNS, SweepResult, choose_multipliers
@@ -122,7 +122,7 @@ def sweep(
     ]
     reconstructed = controls and model.sae is not None
     each = 1 + len(studied) * len(multipliers) + reconstructed + sum(len(c) for _, c in standing_in)
-    plan = _Plan(positions, each, allowed(memory, model.traces.device) / 2)
+    plan = _Plan(positions, each, (memory * GIB if model.traces.remote else allowed(memory, model.traces.device)) / 2)
     everywhere = dict.fromkeys(range(n), multipliers)
     with ndif.counting() as jobs, shown(progress, "sweep") as tell:
         run = _Run(model, Rows.of(model, items), stop or (lambda: False), tell, plan)
@@ -321,7 +321,7 @@ class _Run:
                 "or shorten the prompts.",
                 stacklevel=2,
             )
-        columns = MAX_COLUMNS.get(self.model.traces.device.type, MAX_ROWS) // trunk.columns(self.plan.positions, last)
+        columns = most_columns(self.model.traces) // trunk.columns(self.plan.positions, last)
         return max(1, min(MAX_ROWS, columns, int(self.plan.budget // row)))
 
     def _last(self, chunk: _Chunk) -> int:
