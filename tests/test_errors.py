@@ -475,6 +475,8 @@ def test_an_sae_of_the_bare_embedding_is_refused_where_positions_are_added_to_it
         ({"sae": "gpt2"}, FileNotFoundError, ["no SAE 'gpt2'", "gpt2-small"]),
         ({"hook": "nowhere"}, ValueError, ["'nowhere'", "blocks.L.SITE"]),
         ({"device": "gpu"}, ValueError, ["device='gpu'", "leave it out"]),
+        ({"device": {"": "cpu"}}, ValueError, ["device=", "leave it out"]),
+        ({"dtype": 32}, ValueError, ["dtype=32", "float32"]),
         ({"dtype": "float33"}, ValueError, ["dtype='float33'", '"bfloat16"']),
     ],
 )
@@ -489,6 +491,11 @@ def test_what_cannot_be_loaded_is_named_with_what_can(monkeypatch, tmp_path, opt
 
 
 # Odd input that is fine
+
+
+def test_auto_is_what_happens_by_itself(llama):
+    model = sw.load(llama.module, tokenizer=llama.tokenizer, device="auto", dtype="auto", check=False)
+    assert torch.equal(model.logits("one, two,"), llama.model.logits("one, two,"))
 
 
 def test_a_vector_of_another_model_is_told(llama):

@@ -71,7 +71,9 @@ def load(
     import torch
 
     hook = None if hook is None else HookPoint.parse(hook)
-    _check(device, dtype)
+    # "auto", as transformers says it, is what happens by itself.
+    device = None if device == "auto" else device
+    _check(None if remote is True else device, dtype)
     labels = None if labels is None else read_labels(labels)
     # Before the model, which takes longer: a misspelt name is told at once.
     loaded = None if sae is _UNSET else load_sae(sae)
@@ -106,14 +108,15 @@ def _check(device: Any, dtype: Any) -> None:
     """Refuse a device or a dtype that torch does not have here, before anything is read from disk."""
     import torch
 
-    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype not in (None, "auto") and not isinstance(named, torch.dtype):
         raise ValueError(
             f'dtype={dtype!r} is not understood; give "float32", "bfloat16", "float16", "auto" or a torch dtype.'
         )
     try:
-        torch.empty(0, device=None if device == "auto" else device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        why = (str(error) or "torch does not know it").splitlines()[0]
         raise ValueError(
             f"device={str(device)!r} cannot be used on this machine ({why}); leave it out for CUDA where there is one, "
             "else the CPU."
@@ -147,6 +150,7 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
             raise TypeError(f"model={model!r} is not understood; give a Hugging Face id, a folder, or a loaded module.")
         if tokenizer is None and not getattr(model, "name_or_path", ""):
             raise ValueError("this module does not name its tokenizer; give sw.load(module, tokenizer=...).")
+        dtype = None if dtype == "auto" else dtype
         if device is not None or dtype is not None:
             model = model.to(device=device, dtype=getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         return TransformersModel(
@@ -168,6 +172,5 @@ def _language_model(model: Any, tokenizer: Any, device: Any, dtype: Any, remote:
     except OSError as error:
         # What transformers says names neither the folder that is not there nor what else one could give.
         taken = "" if folder else ", taken for a Hub id since no folder is called so,"
-        raise OSError(
-            f"the model {str(model)!r}{taken} cannot be loaded ({str(error).splitlines()[0]}); {_ACCEPTED}."
-        ) from error
+        why = (str(error) or "no reason was given").splitlines()[0]
+        raise OSError(f"the model {str(model)!r}{taken} cannot be loaded ({why}); {_ACCEPTED}.") from error
