@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from steerwidgets.core.features import FeatureSet
 from steerwidgets.core.label_files import read_labels
 from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.engine.bundled import SAE_FOLDER
@@ -149,3 +150,17 @@ def test_the_shipped_labels():
     assert all(f.output_score is not None and f.delta_token_confidence is not None for f in live)
     for query, words in (("month", ("months", "month")), ("monday", ("monday",)), ("spanish", ("spanish",))):
         assert any(word in labels.search(query)[0].text.lower() for word in words), query
+
+
+def test_what_a_cell_shows_of_labels_is_short():
+    features = [FeatureLabel(n, f"label {n}", contexts=[("before", "token", "after", 1.0)] * 50) for n in range(300)]
+    labels = Labels(features)
+    assert repr(labels) == "Labels(300 features; .search(words), .feature(id))"
+    assert len(repr(labels.search("label"))) < 1_000
+    with pytest.raises(KeyError, match="feature 999 has no label; 300 features have one"):
+        labels[999]
+    found = labels.search("label 7")
+    assert FeatureSet.of(found).ids == tuple(feature.id for feature in found)
+    with pytest.raises(TypeError) as wrong:
+        FeatureSet.of(["x" * 10_000])
+    assert len(str(wrong.value)) < 400

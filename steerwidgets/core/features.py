@@ -31,19 +31,20 @@ class FeatureSet:
 
     @classmethod
     def of(cls, features: Features) -> FeatureSet:
-        """A `FeatureSet` from one id, several ids or a `FeatureSet`.
+        """A `FeatureSet` from one id, several ids, what `Labels.search` found, or a `FeatureSet`.
 
         Raises:
-            TypeError: `features` holds something that is not an integer.
+            TypeError: `features` holds something else.
         """
         if isinstance(features, FeatureSet):
             return features
         if isinstance(features, Tensor):
             features = features.reshape(-1).tolist()
         ids = list(features) if isinstance(features, Iterable) else [features]
+        ids = [getattr(i, "id", i) for i in ids]
         for i in ids:
             if isinstance(i, bool) or not isinstance(i, SupportsIndex):
-                raise TypeError(f"features must be integer feature ids or a FeatureSet; found {i!r}.")
+                raise TypeError(f"features must be integer feature ids or a FeatureSet; found {i!r:.200}.")
         return cls(tuple(dict.fromkeys(i.__index__() for i in ids)))
 
     @property

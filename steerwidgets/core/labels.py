@@ -44,6 +44,9 @@ class FeatureLabel:
     delta_token_confidence: float | None = None
     others: Sequence[tuple[str, str]] = ()
 
+    def __repr__(self) -> str:
+        return f"FeatureLabel({self.id}, {self.text!r})"
+
 
 @dataclass(frozen=True, eq=False)
 class Labels(Mapping[int, str]):
@@ -65,6 +68,9 @@ class Labels(Mapping[int, str]):
             raise ValueError(f"{len(self.embeddings)} embeddings do not fit {len(self.features)} labels.")
         object.__setattr__(self, "_by_id", {feature.id: feature for feature in self.features})
 
+    def __repr__(self) -> str:
+        return f"Labels({len(self)} features; .search(words), .feature(id))"
+
     def __getitem__(self, feature: int) -> str:
         return self.feature(feature).text
 
@@ -76,7 +82,10 @@ class Labels(Mapping[int, str]):
 
     def feature(self, feature: int) -> FeatureLabel:
         """All that is known of a feature; raises KeyError for an id without a label."""
-        return self._by_id[int(feature)]  # type: ignore[attr-defined]
+        try:
+            return self._by_id[int(feature)]  # type: ignore[attr-defined]
+        except KeyError:
+            raise KeyError(f"feature {feature} has no label; {len(self)} features have one.") from None
 
     def search(
         self,

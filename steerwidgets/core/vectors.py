@@ -260,7 +260,10 @@ class SteeringVector:
             newer = int(about["format"]) > FORMAT
             vector = None if newer else cls._parsed(about, tensors)
         except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{path} is not a steering vector saved by steerwidgets: {error}") from error
+            raise ValueError(
+                f"{path} is not a steering vector saved by steerwidgets ({error}); sw.import_vector reads those of "
+                "other tools."
+            ) from error
         if vector is None:
             raise ValueError(f"{path} has format {about['format']}; this version reads up to {FORMAT}: upgrade.")
         return vector

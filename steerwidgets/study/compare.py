@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import comb
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +50,10 @@ class FeatureComparison:
     def __repr__(self) -> str:
         columns = ["feature", "label", "group", "mean_a", "mean_b", "effect", "q"]
         table = self.table[columns].head(10).to_string(index=False, max_colwidth=40, float_format="{:.3g}".format)
-        return f"{len(self.a)} prompts (A) and {len(self.b)} (B), {len(self.table)} features fire\n{table}"
+        # Where both sets are of one size, each division stands twice, once from either side.
+        least = (1 + (len(self.a) == len(self.b))) / comb(len(self.a) + len(self.b), len(self.a))
+        few = f"; with so few prompts no p is below {least:.2g}" if least > 0.05 else ""
+        return f"{len(self.a)} prompts (A) and {len(self.b)} (B), {len(self.table)} features fire{few}\n{table}"
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -63,6 +63,8 @@ class StudyWidget(anywidget.AnyWidget):
         self._computed: tuple[Any, ...] | None = None
         self._begun: tuple[Any, ...] | None = None
         self._last_told = 0.0
+        # What went wrong last, with its traceback.
+        self.last_error: BaseException | None = None
         super().__init__(_about=about, **inputs)
         _route_beside_cells(self)
         self.on_msg(self._heard)

@@ -56,7 +56,8 @@ def features_state(
 
 def xray_state(seen: Xray, most: int) -> dict[str, Any]:
     """Decompositions, curves, and what the vector is compared with."""
-    agreement = seen.agreement
+    agreement, recipe = seen.agreement, seen.vector.recipe
+    plain = recipe is not None and recipe.get("construction") in ("contrast", "pca")
     return {
         "decompositions": [
             {"method": row.method, "features": row.features, "explained": finite(row.explained),
@@ -66,7 +67,8 @@ def xray_state(seen: Xray, most: int) -> dict[str, Any]:
         "curves": {method: packed(values.float()) for method, values in seen.remainders.items()},
         "most": most,
         "residual": vars(seen.residual),
-        "agreement": None if agreement is None else vars(agreement),
+        # Halves are those of the contrast that the vector was made from, before its features were weighed or dropped.
+        "agreement": None if agreement is None else {**vars(agreement), "own": plain},
     }  # fmt: skip
 
 

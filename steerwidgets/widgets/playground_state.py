@@ -72,10 +72,10 @@ def positions_for_page(positions: Positions) -> str | list[int]:
 
 
 def sparse(stops: Sequence[float], most: int) -> list[float]:
-    """At most about `most` of the stops, evenly, with both ends, and zero where it is one."""
+    """At most about `most` of the stops, evenly, with both ends, and with 0 and 1, where sliders start."""
     step = max(1, math.ceil((len(stops) - 1) / max(1, most - 1)))
     chosen = {*stops[::step], stops[-1]}
-    return sorted(chosen | ({0.0} & set(stops)))
+    return sorted(chosen | ({0.0, 1.0} & set(stops)))
 
 
 def packed_prompt(model: SteeredModel, prompt: str, hook: HookPoint, trunk: Trunk) -> dict[str, Any]:

@@ -54,7 +54,9 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
     setText(
       halves.note,
       agreement
-        ? `${number(agreement.low)} to ${number(agreement.high)} in 90 % of ${agreement.splits} halvings`
+        ? `${number(agreement.low)} to ${number(agreement.high)} in 90 % of ${agreement.splits} halvings${
+            agreement.own ? "" : " of the whole vector that this one was made from"
+          }`
         : "no source prompts to halve",
     );
     const others = host.get("_cosines");
