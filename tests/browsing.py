@@ -146,8 +146,10 @@ class Bridge:
 
     def settle(self, timeout: float = 60.0) -> None:
         """Pump until the widget is at rest and the page shows it."""
+        # On a busy machine a view may be slow to say that it is there, and until then nothing is begun.
+        self.until(lambda: self.widget._awake, timeout)
         still = 0
-        while still < 2:
+        while still < 3:
             # The page may answer what it is shown, and the widget that.
             self.painted()
             time.sleep(0.03)

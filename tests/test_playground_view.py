@@ -129,7 +129,7 @@ def test_the_chart_follows_tokens_and_reads_the_null_band(bridge, playground):
     b = bridge(playground({"a": vector(0, "a")}))
     b.settle()
     read = b.page.locator(".sw-chart-read")
-    assert "random directions" in read.text_content()
+    b.until(lambda: "random directions" in read.text_content())
     before = b.page.locator(".sw-chart-line").nth(1).get_attribute("d")
     b.page.locator(".sw-bars-row").nth(3).click()
     b.settle()
