@@ -200,6 +200,23 @@ def test_the_browsers_numbers_are_those_of_the_vector(model):
     assert product / (norm2**0.5 * other.norm) == pytest.approx(made.cosine(other), rel=1e-3, abs=1e-5)
 
 
+def test_halves_are_told_only_of_the_vector_that_they_are_of(model):
+    whole = sw.contrast(model, A, B, "sae")
+    plain = sw.contrast(model, A, B)
+    one = list(whole.features)[:1]
+    ways = {"unit": whole.unit(), "whole": whole, "rest kept": plain.decompose(model, "sparse", 4, remainder=True)}
+    others = {"kept": whole.keep(one), "weighed": whole.weigh({one[0]: 2.0}), "pca": sw.pca_contrast(model, A, B)}
+    others["rest dropped"] = plain.decompose(model, "sparse", 4)
+    for name, vector in (ways | others).items():
+        builder = sw.VectorBuilder(model, vector=vector)
+        builder.run()
+        assert builder._xray["agreement"]["own"] == (name in ways), name
+    builder = sw.VectorBuilder(model, vector=plain, decomposition="sparse", k=4, remainder=False)
+    builder.run()
+    assert not builder._xray["agreement"]["own"]
+    assert "1 feature)" in repr(whole.keep(one))
+
+
 def test_what_cannot_be_used_is_refused(model):
     with pytest.raises(TypeError, match="takes a SteeringVector; found str"):
         sw.VectorBuilder(model, "months")

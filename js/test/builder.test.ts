@@ -232,6 +232,26 @@ describe("the view", () => {
     expect(positive.value).toBe("one\ntwo\\nthree");
   });
 
+  it("tells halves only of the vector that is shown", async () => {
+    const xray = { ...state()._xray, agreement: { median: 0.98, low: 0.95, high: 0.99, splits: 35, own: true } };
+    const said = () => {
+      const value = [...document.querySelectorAll("dt")].find(
+        (dt) => dt.textContent === "Halves agree",
+      )?.nextElementSibling;
+      return [value?.textContent, value?.nextElementSibling?.textContent];
+    };
+    const another = ["–", "known only of a whole mean difference, and this vector is another"];
+    const model = await show({ _xray: xray });
+    expect(said()).toEqual(["0.98", "0.95 to 0.99 in 90 % of 35 halvings"]);
+    model.set("weights", { "3": 0 });
+    await Promise.resolve();
+    expect(said()).toEqual(another);
+    model.set("weights", {});
+    model.set("_xray", { ...xray, agreement: { ...xray.agreement, own: false } });
+    await Promise.resolve();
+    expect(said()).toEqual(another);
+  });
+
   it("takes its listeners along", async () => {
     const model = await show();
     expect(model.listeners).toBeGreaterThan(0);

@@ -77,7 +77,8 @@ class SteeringVector:
                 raise ValueError(f"rows of {self.name!r} has shape {tuple(self.rows.shape)}; it must be {wanted}.")
 
     def __repr__(self) -> str:
-        features = "" if self.coefficients is None else f", {len(self.features)} features"
+        n = len(self.features)
+        features = "" if self.coefficients is None else f", {n} feature{'s' * (n != 1)}"
         return f"SteeringVector({self.name!r}, {self.hook}, norm {self.norm:.1f}{features})"
 
     @property

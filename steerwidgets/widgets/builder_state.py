@@ -56,8 +56,6 @@ def features_state(
 
 def xray_state(seen: Xray, most: int) -> dict[str, Any]:
     """Decompositions, curves, and what the vector is compared with."""
-    agreement, recipe = seen.agreement, seen.vector.recipe
-    plain = recipe is not None and recipe.get("construction") in ("contrast", "pca")
     return {
         "decompositions": [
             {"method": row.method, "features": row.features, "explained": finite(row.explained),
@@ -67,9 +65,18 @@ def xray_state(seen: Xray, most: int) -> dict[str, Any]:
         "curves": {method: packed(values.float()) for method, values in seen.remainders.items()},
         "most": most,
         "residual": vars(seen.residual),
-        # Halves are those of the contrast that the vector was made from, before its features were weighed or dropped.
-        "agreement": None if agreement is None else {**vars(agreement), "own": plain},
+        "agreement": None if seen.agreement is None else vars(seen.agreement) | {"own": _halved(seen)},
     }  # fmt: skip
+
+
+def _halved(seen: Xray) -> bool:
+    """Whether the halves are those of this very vector: they are of the contrast that it was made from."""
+    recipe = seen.vector.recipe
+    while recipe is not None and (recipe.get("construction") == "unit" or recipe.get("remainder")):
+        recipe = recipe["of"]
+    # Written in features without the remainder it is another vector.
+    whole = seen.written is None or torch.equal(seen.written.direction, seen.vector.direction)
+    return recipe is not None and recipe.get("construction") == "contrast" and whole
 
 
 def cosines_state(written: SteeringVector, others: Mapping[str, SteeringVector]) -> list[dict[str, Any]]:

@@ -134,7 +134,10 @@ export function featurePanel(host: Host<State>, store: Store): HTMLElement {
     list.replaceChildren(...inSight.map(({ element }) => element));
     const { total = 0, rest: others = 0, left = 0 } = host.get("_features");
     panel.hidden = !total;
-    setText(count, query.length ? `${found.length} of ${rows.length} features` : `${total} features`);
+    setText(
+      count,
+      query.length ? `${found.length} of ${rows.length} features` : `${total} ${total === 1 ? "feature" : "features"}`,
+    );
     more.hidden = found.length <= shown;
     setText(more, `Show ${Math.max(0, found.length - shown)} more`);
     const percent = (share: number) => `${(100 * share).toFixed(1)} %`.replace("-", "−");

@@ -33,6 +33,18 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
     setText(ratio.value, residual && now ? number(now.norm / residual.median) : "–");
     setText(cosine.value, number(now?.cosine, 3));
     for (const node of cosine.nodes) node.hidden = !host.get("_features").total;
+    const { agreement } = host.get("_xray");
+    // Halves are of the prompts' own vector; of one whose features were chosen since, nobody has measured them.
+    const own = agreement?.own && !Object.keys(store.weights()).length;
+    setText(halves.value, agreement && own ? number(agreement.median) : "–");
+    setText(
+      halves.note,
+      !agreement
+        ? "no source prompts to halve"
+        : own
+          ? `${number(agreement.low)} to ${number(agreement.high)} in 90 % of ${agreement.splits} halvings`
+          : "known only of a whole mean difference, and this vector is another",
+    );
     now?.others.forEach((value, n) => {
       const { bar, text } = bars[n] ?? {};
       if (!bar || !text) return;
@@ -42,22 +54,13 @@ export function numberPanel(host: Host<State>, store: Store): HTMLElement {
     });
   };
   host.watch(["_xray", "_cosines", "_made"], () => {
-    const { residual, agreement } = host.get("_xray");
+    const { residual } = host.get("_xray");
     const of = residual?.of ?? STREAM;
     setText(ratio.term, of === STREAM ? "In residual norms" : `In norms of the ${of}`);
     ratio.term.title = `The vector's norm, in median norms of the ${of} at its hook point`;
     setText(
       ratio.note,
       residual ? `median ${number(residual.median, 1)} over ${residual.tokens} tokens of ${residual.text}` : "",
-    );
-    setText(halves.value, agreement ? number(agreement.median) : "–");
-    setText(
-      halves.note,
-      agreement
-        ? `${number(agreement.low)} to ${number(agreement.high)} in 90 % of ${agreement.splits} halvings${
-            agreement.own ? "" : " of the whole vector that this one was made from"
-          }`
-        : "no source prompts to halve",
     );
     const others = host.get("_cosines");
     bars = others.map(() => ({

@@ -48,7 +48,13 @@ export interface Xray {
   curves?: Partial<Record<Method, Packed>>;
   most?: number;
   residual?: { median: number; tokens: number; text: string; of: string };
-  agreement?: { median: number; low: number; high: number; splits: number; own: boolean } | null;
+  agreement?: {
+    median: number;
+    low: number;
+    high: number;
+    splits: number /** Of this very vector. */;
+    own: boolean;
+  } | null;
 }
 
 export interface Other {
