@@ -15,6 +15,7 @@ import steerwidgets as sw
 from steerwidgets.core.labels import FeatureLabel, Labels
 from steerwidgets.study.ablation import measure
 from steerwidgets.widgets.base import StudyWidget
+from steerwidgets.widgets.jobs import Job
 from steerwidgets.widgets.links import maker_of
 from steerwidgets.widgets.picker_state import features_state
 from steerwidgets.widgets.state import unpacked
@@ -98,6 +99,20 @@ def test_a_change_of_the_setting_is_measured_anew(picker):
     held = picker.ablation
     picker.dropped = [30, 7]
     assert picker.ablation is held, "effects are of the full vector, whatever is dropped"
+
+
+def test_a_page_measures_the_largest_where_nothing_was_and_an_automatic_choice_nothing(picker, monkeypatch):
+    monkeypatch.setattr("steerwidgets.widgets.picker.LARGEST", 2)
+    picker.choose(max_drops=1)
+    assert picker._effects is None
+    picker.snapshot()
+    largest = list(picker.vector.features)[:2]
+    assert sorted(picker._effects["ids"]) == sorted(largest) and picker._status["phase"] == "done"
+    # What there is stays what there is, and the typed result is whole.
+    picker._measure(Job("measure"), largest[:1])
+    picker.snapshot()
+    assert picker._effects["ids"] == largest[:1]
+    assert picker.ablation.about["measured"] == 5
 
 
 def test_effects_of_some_features_are_not_taken_for_all(picker, monkeypatch):
@@ -296,7 +311,11 @@ def test_by_mouse_from_cost_to_effect_to_answers(bridge, picker, vector):
     result = picker.ablation
     shown = [text.replace("−", "-") for text in b.page.locator(".sw-effect-value").all_inner_texts()]
     by_feature = result.table.set_index("feature")["effect"]
-    assert [float(text) for text in shown] == pytest.approx([by_feature[i] for i in ORDER], abs=0.006)
+    # What was measured is what one looks for: the largest effect comes first, until somebody sorts otherwise.
+    order = by_feature.loc[ORDER].abs().sort_values(ascending=False).index
+    assert [float(text) for text in shown] == pytest.approx([by_feature[i] for i in order], abs=0.006)
+    b.page.get_by_role("button", name="Coefficient").click()
+    b.settle()
     # Drop the first: the row says so, the summary at once, the answers when they are there.
     rows(b).first.click()
     assert kept(b) == [False, True, True, True, True]

@@ -214,6 +214,14 @@ def test_a_vector_that_another_widget_makes_is_followed(llama, playground):
     assert not torch.allclose(widget.dose.probs, before.probs)
 
 
+def test_figures_are_measured_where_sliders_start():
+    stops = [m / 4 for m in range(-20, 21)]
+    for most in (9, 21):
+        chosen = state.sparse(stops, most)
+        assert {-5.0, 0.0, 1.0, 5.0} <= set(chosen) <= set(stops) and len(chosen) <= most + 2
+    assert state.sparse([-1.5, 0.5, 3.0], 2) == [-1.5, 3.0]
+
+
 def test_two_makers_at_once_lose_nothing(playground, monkeypatch):
     """The second maker comes between the first one's reading of the vectors and its writing."""
     widget = playground()

@@ -195,6 +195,7 @@ def test_a_closed_widget_follows_nobody(widget, llama):
 
 
 def test_errors_are_shown_in_words(widget):
+    assert widget.last_error is None
     told(widget, do="ready")
     widget.text = "bad"
     assert widget.wait(5)

@@ -115,6 +115,37 @@ test("largest coefficient first, whatever its sign; labels are text", () => {
   expect(el.querySelector("b:not(.sw-picker-detail b)")).toBeNull();
 });
 
+test("a measurement that has ended sorts by effect, unless somebody has sorted", async () => {
+  const effects = (finished: boolean) => ({
+    by: "logit_diff",
+    ids: [2, 5, 9],
+    effect: pack([-3, 2, 1]),
+    se: pack([0, 0, 0]),
+    agree: pack([1, 1, 1]),
+    by_prompt: pack([-3, -3, 2, 2, 1, 1], [3, 2]),
+    finished,
+  });
+  const sorted = () =>
+    [...document.querySelectorAll<HTMLElement>("th[aria-sort]")].map((th) => [
+      th.textContent,
+      th.getAttribute("aria-sort"),
+    ]);
+  mount();
+  expect(sorted()).toEqual([["Coefficient", "descending"]]);
+  model.set("_effects", effects(false));
+  await Promise.resolve();
+  expect(sorted()).toEqual([["Coefficient", "descending"]]);
+  model.set("_effects", effects(true));
+  await Promise.resolve();
+  expect(sorted()).toEqual([["Effect of dropping", "descending"]]);
+  [...document.querySelectorAll<HTMLElement>("th button")].find((b) => b.textContent === "Share")?.click();
+  model.set("_effects", null);
+  await Promise.resolve();
+  model.set("_effects", effects(true));
+  await Promise.resolve();
+  expect(sorted()).toEqual([["Share", "descending"]]);
+});
+
 test("a click drops, what is known at once is shown at once, and undo takes it back", async () => {
   mount();
   rows()[0]?.click();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import traitlets as t
@@ -16,11 +17,13 @@ from steerwidgets.engine.batches import check_prompts
 from steerwidgets.engine.model import SteeredModel
 from steerwidgets.study.ablation import AblationResult, measure
 from steerwidgets.study.greedy import GreedyAblation, greedy_ablation
+from steerwidgets.study.progress import Progress, shown
 from steerwidgets.study.rules import rules
 from steerwidgets.study.scoring import Score
 from steerwidgets.study.subject import BY, Subject
 from steerwidgets.study.tasks import Task, TaskSuite
 from steerwidgets.widgets.base import STATIC, StudyWidget
+from steerwidgets.widgets.export import Snapshot
 from steerwidgets.widgets.jobs import Job
 from steerwidgets.widgets.picker_state import (
     answers_state,
@@ -32,6 +35,9 @@ from steerwidgets.widgets.picker_state import (
     vector_state,
 )
 from steerwidgets.widgets.state import finite
+
+# As many as the widget's first button measures.
+LARGEST = 30
 
 
 class AblationPicker(StudyWidget):
@@ -164,6 +170,16 @@ class AblationPicker(StudyWidget):
         assert self._chosen is not None
         return self._chosen
 
+    def to_html(self, path: str | Path, title: str | None = None) -> Path:
+        """Write this widget as one page; where nothing was measured, the largest features are first."""
+        self._measure_largest()
+        return super().to_html(path, title)
+
+    def snapshot(self) -> Snapshot:
+        """The widget as it is now, to display in a notebook; as `to_html`, it measures the largest features first."""
+        self._measure_largest()
+        return super().snapshot()
+
     @t.validate("positions")
     def _check_positions(self, proposal: Any) -> Any:
         positions = check_positions(proposal["value"])
@@ -210,6 +226,23 @@ class AblationPicker(StudyWidget):
     def _result(self) -> AblationResult | None:
         return self._ablation
 
+    def _ready_result(self) -> AblationResult | None:
+        """What was measured for the inputs as they are; hundreds of features take minutes, which only `run` does."""
+        if not self._worker.here:
+            self._worker.wait()
+            if self._computed != self._asked():
+                self._awake = True
+                self._finish(self._refresh())
+        return self._result()
+
+    def _measure_largest(self) -> None:
+        """What the widget's first button offers, for a page on which nobody can press it."""
+        if self._ready_result() is None and self._subject is not None:
+            with shown(None, "Effects of the largest features") as tell:
+                job = Job("measure", self._told)
+                self._measure(job, list(self._subject.features)[:LARGEST], tell)
+            self._set_status(phase="done")
+
     def _do_measure(self, ids: list[int] | None = None) -> None:
         """Measure the effects of some features, or of all."""
         self._start("measure", lambda job: self._measure(self._prepared(job), ids))
@@ -217,7 +250,7 @@ class AblationPicker(StudyWidget):
     def _do_choose(self, max_drops: int | None = None) -> None:
         self._start("choose", lambda job: self._choose(self._prepared(job), max_drops, 20, 0))
 
-    def _measure(self, job: Job, ids: list[int] | None) -> None:
+    def _measure(self, job: Job, ids: list[int] | None, tell: Progress | None = None) -> None:
         subject = self._need_subject()
         features = subject.features if ids is None else subject.check(FeatureSet.of(ids))
 
@@ -225,7 +258,7 @@ class AblationPicker(StudyWidget):
             self._ablation = result
             self._publish(_effects=effects_state(result))
 
-        result = measure(subject, features, job.report, job.stopped, show)
+        result = measure(subject, features, tell or job.report, job.stopped, show)
         if not result.about["measured"]:
             return
         show(result)

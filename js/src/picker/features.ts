@@ -247,6 +247,9 @@ export function featureTable(host: PickerHost, signal: AbortSignal, onFound: () 
     effects = effectsOf(host.get("_effects"));
     largest = Math.max(0, ...[...effects.values()].map(({ effect }) => Math.abs(effect) || 0));
     digits = digitsFor(largest);
+    // At the end of a measurement, not while it goes on: rows that move cannot be read.
+    if (!effects.size) table.prefer("coefficient");
+    else if (host.get("_effects")?.finished) table.prefer("effect");
     describe(null);
     paint();
   });

@@ -49,6 +49,8 @@ export interface Grid {
   element: HTMLElement;
   /** Rows, their values or the selection have changed. */
   refresh(): void;
+  /** Sorts by a column, unless somebody has chosen a sorting; call `refresh` next. */
+  prefer(key: string): void;
   /** Marks the row that is pointed at elsewhere, and brings it into sight; null for none. */
   point(id: number | null): void;
   /** Brings a row into sight and makes it the active one. */
@@ -63,6 +65,7 @@ const SPARE = 6;
 export function grid(options: GridOptions): Grid {
   const { columns, signal } = options;
   let sort = options.sort ?? null;
+  let chosen = false;
   let query: string[] = [];
   /** Row numbers in the order shown. */
   let order: number[] = [];
@@ -112,6 +115,7 @@ export function grid(options: GridOptions): Grid {
 
   function sortBy(column: Column): void {
     const first = column.down ?? column.kind === "number";
+    chosen = true;
     if (sort?.key !== column.key) sort = { key: column.key, down: first };
     else if (sort.down === first) sort = { key: column.key, down: !first };
     else sort = null;
@@ -137,9 +141,9 @@ export function grid(options: GridOptions): Grid {
       if (own) head.setAttribute("aria-sort", own.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
     });
-    const chosen = options.selected().size;
+    const selected = options.selected().size;
     const rows = order.length === all.length ? `${all.length} rows` : `${order.length} of ${all.length} rows`;
-    setText(count, chosen ? `${rows}, ${chosen} ${options.chosen ?? "selected"}` : rows);
+    setText(count, selected ? `${rows}, ${selected} ${options.chosen ?? "selected"}` : rows);
     table.setAttribute("aria-rowcount", String(order.length + 1));
   }
 
@@ -296,6 +300,9 @@ export function grid(options: GridOptions): Grid {
   return {
     element,
     refresh,
+    prefer(key) {
+      if (!chosen) sort = { key, down: true };
+    },
     point(id) {
       pointed = id;
       const found = order.findIndex((row) => options.id(row) === id);
