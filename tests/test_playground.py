@@ -12,6 +12,7 @@ import torch
 from playing import PROMPT, suite, vector
 
 import steerwidgets as sw
+from steerwidgets.core.vectors import SteeringVector
 from steerwidgets.study.degeneration import repeated
 from steerwidgets.study.results import COLUMNS, SweepResult
 from steerwidgets.widgets import playground_state as state
@@ -212,6 +213,16 @@ def test_a_vector_that_another_widget_makes_is_followed(llama, playground):
     maker._make("vector", vector(6, "made"))
     assert widget.vectors["made"] is maker.vector and widget.doses["made"] == 2.0
     assert not torch.allclose(widget.dose.probs, before.probs)
+
+
+def test_a_vector_of_another_width_is_refused_and_one_that_comes_later_says_so_in_the_widget(playground):
+    foreign = SteeringVector(torch.ones(25), "blocks.2.hook_resid_post", "foreign")
+    with pytest.raises(Exception, match=r"foreign.*25"):
+        playground({"foreign": foreign})
+    widget = playground()
+    held = dict(widget.vectors)
+    widget._successor("a", foreign)
+    assert widget.vectors == held and "25" in widget._status["error"]
 
 
 def test_figures_are_measured_where_sliders_start():

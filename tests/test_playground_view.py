@@ -108,6 +108,22 @@ def test_an_empty_prompt_is_asked_for_and_nothing_is_sent(bridge, playground):
     assert b.page.locator(".stale").count() == 0 and b.page.get_by_role("button", name="Generate").is_enabled()
 
 
+def test_an_error_is_in_sight_where_one_types_and_goes_with_the_prompt(bridge, playground):
+    b = bridge(playground(), height=500)
+    b.settle()
+    field = b.page.get_by_label("Prompt", exact=True)
+    field.fill("one " * 4_000)
+    alert = b.page.locator("[role=alert]:visible")
+    b.until(alert.count)
+    assert "reads at most" in alert.inner_text()
+    b.page.evaluate("window.scrollTo(0, 0)")
+    box = alert.bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 500
+    field.fill("")
+    b.settle()
+    assert alert.count() == 0 and b.page.locator(".sw-status-text").inner_text() == "Ready"
+
+
 def test_picked_tokens_end_with_their_prompt(bridge, playground):
     b = bridge(playground({"a": vector(0, "a")}, positions="all_but_first"))
     b.settle()

@@ -219,6 +219,22 @@ def test_a_bad_input_of_the_browser_is_refused_and_nothing_is_lost(widget):
     assert widget.text == "a" and "text is empty" in widget._status["error"]
 
 
+def test_an_error_goes_with_its_cause_or_when_it_was_read(widget):
+    told(widget, do="ready")
+    assert widget.wait(5)
+    widget.set_state({"text": ""})
+    assert widget._status["phase"] == "error"
+    widget.set_state({"note": "on"})
+    assert widget._status["error"] == "" and widget._status["phase"] == "idle"
+    widget.set_state({"text": "bad"})
+    assert widget.wait(5) and widget._status["phase"] == "error"
+    # What changes nothing that is computed leaves what could not be.
+    widget.set_state({"note": "off"})
+    assert "give another" in widget._status["error"]
+    told(widget, do="dismiss")
+    assert widget._status["phase"] == "idle" and isinstance(widget.last_error, ValueError)
+
+
 def test_the_browser_cannot_write_results(widget):
     widget.set_state({"_doubled": "forged", "_status": {}})
     assert widget._doubled == "" and widget._status["phase"] == "idle"

@@ -121,6 +121,9 @@ class StudyWidget(anywidget.AnyWidget):
         try:
             with self._lock:
                 super().set_state({key: value for key, value in sync_data.items() if not key.startswith("_")})
+                # What was refused before is not in force, and what is shown is right.
+                if self._status["phase"] == "error" and self._computed == self._asked():
+                    self._do_dismiss()
         except Exception as error:
             self._failed(error)
             # The browser shows what it sent; it has to show what is in force.
@@ -257,6 +260,11 @@ class StudyWidget(anywidget.AnyWidget):
 
     def _do_echo(self) -> None:
         """Nothing but the answer that every command gets."""
+
+    def _do_dismiss(self) -> None:
+        """Somebody has read what went wrong."""
+        if self._status["phase"] == "error":
+            self._set_status()
 
     def _do_stop(self) -> None:
         self._worker.stop()

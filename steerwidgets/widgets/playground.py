@@ -247,16 +247,8 @@ class SteeringPlayground(PlaygroundInputs):
         self._publish(_prompt=state.packed_prompt(self.model, settings["prompt"], hook, trunk))
         job.check()
         answer, foil = state.answer_ids(self.model, self.suite, settings["prompt"])
-        table = dose_table(
-            self.model,
-            settings["prompt"],
-            add,
-            stops,
-            before,
-            after,
-            track=[i for i in (*self._extra, answer, foil) if i >= 0],
-            trunk=trunk,
-        )
+        track = [i for i in (*self._extra, answer, foil) if i >= 0]
+        table = dose_table(self.model, settings["prompt"], add, stops, before, after, track=track, trunk=trunk)
         job.check()
         self._dose = asked, table
         self._filled += 1
@@ -371,10 +363,13 @@ class SteeringPlayground(PlaygroundInputs):
             self._input_changed(change)
 
     def _successor(self, name: str, vector: SteeringVector | None) -> None:
-        # Several makers may have successors at once, each in its own thread.
-        with self._lock:
-            if vector is not None:
-                self.vectors = {**self.vectors, name: vector}
+        # Several makers may have successors at once, each in its own thread; theirs is not what goes wrong here.
+        try:
+            with self._lock:
+                if vector is not None:
+                    self.vectors = {**self.vectors, name: vector}
+        except (ValueError, t.TraitError) as error:
+            self._failed(error)
 
     def _new_vectors(self, change: Any = None) -> None:
         self._version += 1

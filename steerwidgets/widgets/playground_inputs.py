@@ -95,7 +95,10 @@ class PlaygroundInputs(StudyWidget):
 
     @t.validate("vectors")
     def _valid_vectors(self, proposal: Any) -> Any:
-        return state.named_vectors(proposal.value)
+        named = state.named_vectors(proposal.value)
+        for name, vector in named.items():
+            self.model.check_width(vector.hook, vector.direction.numel(), f"the vector {name!r}")
+        return named
 
     @t.validate("multipliers")
     def _valid_stops(self, proposal: Any) -> Any:

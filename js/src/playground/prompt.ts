@@ -39,7 +39,11 @@ export function promptPanel(store: Store, onBlank: () => void): PromptPanel {
     paint();
     onBlank();
   };
-  field.addEventListener("input", blank);
+  field.addEventListener("input", () => {
+    blank();
+    // What was wrong was the prompt that is gone.
+    if (store.blank && host.get("_status").error) host.command("dismiss");
+  });
   field.addEventListener("input", debounced(350, host.signal, send));
   field.addEventListener("change", send);
 

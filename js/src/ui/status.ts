@@ -14,7 +14,9 @@ export function statusBar<S extends CommonState>(host: Host<S>, recorded = RECOR
   const words = h("div");
   const traceback = h("pre", { class: "sw-traceback", tabindex: "0" });
   const details = h("details", { hidden: true }, h("summary", {}, "What the server said"), traceback);
-  const error = h("div", { class: "sw-error", role: "alert", hidden: true }, words, details);
+  const read = h("button", { type: "button", class: "plain", on: { click: () => host.command("dismiss") } }, "Dismiss");
+  const said = h("div", { class: "sw-error-head" }, words, live && read);
+  const error = h("div", { class: "sw-error", role: "alert", hidden: true }, said, details);
   const silence = h("p", { class: "sw-error", role: "alert", hidden: true });
   const about = h("span", { class: "sw-about" }, [model, hook, sae, where].filter(Boolean).join(" · "));
 
