@@ -53,7 +53,7 @@ export default widget<State>("FeatureComparator", (root, host) => {
       countsTable(host, view),
       h("div", { class: "sw-stack" }, readChoice(host), pairChoice(view)),
     ),
-    h("div", { class: "sw-panel sw-stack" }, filterChoice(view), results, separationNote(host, view)),
+    h("div", { class: "sw-panel sw-stack" }, filterChoice(host, view), results, separationNote(host, view)),
     selectionBar(host, view),
     statusBar(host),
   );

@@ -251,3 +251,12 @@ test("the map that one reads stays when UMAP is ready, and comes at once where i
   on.mount({ ...state(), _map: { ...positions, busy: false, error: "no numba" } });
   expect(radios()[1]).toEqual([true, false]);
 });
+
+test("what a group means is said beside it", async () => {
+  on.mount();
+  const said = () => all(".fc-filter + .sw-soft").map((e) => e.textContent);
+  expect(said()).toEqual(["“A only” is in the top 2 of A, not of B; it may fire in B too."]);
+  on.model.set("k", null);
+  await settled();
+  expect(said()).toEqual(["“A only” fires in A and never in B."]);
+});

@@ -131,7 +131,7 @@ export function pairChoice(view: View): HTMLElement {
 }
 
 /** Which group table and map show. */
-export function filterChoice(view: View): HTMLElement {
+export function filterChoice(host: ComparatorHost, view: View): HTMLElement {
   const name = uid();
   const items = FILTERS.map((filter) => {
     const radio = h("input", { type: "radio", name, on: { change: () => view.show(filter) } });
@@ -156,7 +156,18 @@ export function filterChoice(view: View): HTMLElement {
     }
     return n;
   }
-  return h("fieldset", { class: "sw-choice fc-filter", "aria-label": "Group shown in table and map" }, ...items.map((item) => item.label)); // biome-ignore format: one line
+  const meaning = h("span", { class: "sw-soft" });
+  host.watch(["k"], () => {
+    const k = host.get("k");
+    setText(
+      meaning,
+      k === null
+        ? "“A only” fires in A and never in B."
+        : `“A only” is in the top ${k} of A, not of B; it may fire in B too.`,
+    );
+  });
+  const choice = h("fieldset", { class: "sw-choice fc-filter", "aria-label": "Group shown in table and map" }, ...items.map((item) => item.label)); // biome-ignore format: one line
+  return h("div", { class: "sw-row" }, choice, meaning);
 }
 
 function labelled(text: string, control: HTMLElement): HTMLElement {
