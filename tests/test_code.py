@@ -165,7 +165,7 @@ def test_the_default_model(default, tmp_path, monkeypatch):
     vector = sw.contrast(default, numbers[:3], months[:3], name="To numbers!").decompose(default, k=8, remainder=True)
     vector = vector.weigh({vector.features.ids[0]: 0.5})
     code = check(default, vector, tmp_path, monkeypatch, prompt="May, June, July, August,")
-    assert code.file == "to-numbers-decomposed.safetensors"
+    assert code.file == "to-numbers-decomposed-1-feature-weighed.safetensors"
     assert code.steerwidgets.startswith("import steerwidgets as sw\n\nmodel = sw.load()\n")
 
 

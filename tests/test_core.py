@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -776,3 +777,22 @@ def test_clamp_takes_a_value_straight_from_measured_features(value):
     sae, x = tiny_sae(), randn(6, 24)
     expected = sw.Clamp([3, 8], 2.0).bind(sae)(x)
     assert torch.allclose(sw.Clamp([3, 8], value).bind(sae)(x), expected)
+
+
+def test_a_change_that_finds_none_of_its_features_says_so():
+    sae = tiny_sae()
+    coefficients = torch.zeros(40).index_fill(0, torch.tensor([3, 8, 9]), 1.0)
+    vector = sw.SteeringVector(
+        sae.decode_direction(coefficients), sae.hook, "v", coefficients, rows=sae.W_dec[[3, 8, 9]]
+    )
+    for change in (lambda: vector.drop([0]), lambda: vector.keep([0, 1]), lambda: vector.weigh({5: 2.0})):
+        with pytest.warns(UserWarning, match="'v' has none of the features given to") as told:
+            change()
+        assert told[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # One that is there is enough: lists of features are made for more than one vector.
+        assert vector.drop([0, 3]).name == "v, without 1 feature"
+        assert vector.keep([3]).name == "v, without 2 features"
+        assert vector.weigh({3: 2.0, 8: 1.0, 9: 0.0}).name == "v, 2 features weighed"
+        assert vector.drop([]).name == vector.weigh({3: 1.0}).name == "v"

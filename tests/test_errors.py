@@ -124,6 +124,17 @@ CASES = {
     "keep of a negative feature": (lambda t: in_sae().keep([-1]), ValueError, ["0 .. 39", "-1"]),
     "drop of a word": (lambda t: in_sae().drop("months"), TypeError, ["integer feature ids", "'m'"]),
     # Decomposition
+    "decomposition in no features": (
+        lambda t: vector().decompose(t.model, k=0),
+        ValueError,
+        ["k=0", "how many features", "1 to 24"],
+    ),
+    "hook point that is a layer": (
+        lambda t: sw.contrast(t.model, ["a"], ["b"], hook=2),
+        ValueError,
+        ["'2'", "for example blocks.2.hook_resid_post"],
+    ),
+    "x-ray of a text": (lambda t: sw.xray(t.model, "months"), TypeError, ["SteeringVector", "str", "sw.contrast"]),
     "unknown method": (
         lambda t: vector().decompose(t.model, "lasso"),
         ValueError,

@@ -66,7 +66,10 @@ def test_search_and_file(tmp_path):
     assert [f.id for f in labels.search("month")] == [0]
     assert [f.id for f in labels.search("ink")] == [3]
     assert labels.search("june ink")[0].id == 3
-    assert labels.search("") == labels.search("zebra") == []
+    assert labels.search("zebra") == []
+    for query in ("", " ?"):
+        with pytest.raises(ValueError, match="holds no word"):
+            labels.search(query)
     assert labels[3] == "paper, review"
     assert dict(labels) == {0: "months: june, may", 3: "paper, review", 5: "everything"}
     with pytest.raises(KeyError):
@@ -157,6 +160,7 @@ def test_what_a_cell_shows_of_labels_is_short():
     labels = Labels(features)
     assert repr(labels) == "Labels(300 features; .search(words), .feature(id))"
     assert len(repr(labels.search("label"))) < 1_000
+    assert repr(FeatureLabel(5, "months", density=0.01234)) == "FeatureLabel(5, 'months', density 0.012)"
     with pytest.raises(KeyError, match="feature 999 has no label; 300 features have one"):
         labels[999]
     found = labels.search("label 7")

@@ -277,15 +277,25 @@ def test_labels_stand_beside_features(llama, tokenizer):
 
 
 def test_comparing_a_set_with_itself_finds_no_difference(llama):
-    made = sw.compare(llama.model, A, A, k=None)
+    with pytest.warns(UserWarning, match="the same prompts"):
+        made = sw.compare(llama.model, A, A, k=None)
     assert len(made.only_a) == len(made.only_b) == 0
     assert (made.table["difference"] == 0).all()
     assert (made.table["effect"] == 0).all()
     assert (made.table["p"] == 1).all()
 
 
+@pytest.mark.parametrize("make", [sw.contrast, sw.pca_contrast])
+def test_a_set_contrasted_with_itself_warns_of_the_zero_vector(llama, make):
+    with pytest.warns(UserWarning, match="zero vector") as told:
+        made = make(llama.model, A, A[::-1])
+    assert told[0].filename == __file__
+    assert made.norm == pytest.approx(0, abs=1e-5)
+
+
 def test_two_single_prompts_can_be_compared(llama):
     made = sw.compare(llama.model, A[0], B[0], k=5)
+    assert "no p is below 1\n" in repr(made)
     assert len(made.only_a) + len(made.both) <= 5
     assert (made.table["p"] == 1).all()
 

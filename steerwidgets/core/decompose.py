@@ -46,8 +46,7 @@ def decompose_direction(direction: Tensor, sae: SAE, method: Method, k: int) -> 
             f"{sae.name} normalises each token ({sae.normalize_activations}), so one residual direction has other "
             "coefficients at every token and cannot be decomposed; build the vector with contrast(..., space='sae')."
         )
-    if not 1 <= k <= min(sae.d_model, sae.d_sae):
-        raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
+    _check_count(k, sae)
     unit_rows = _unit_rows(sae)
     coefficients = torch.zeros(sae.d_sae, dtype=sae.W_dec.dtype, device=sae.W_dec.device)
     if method == "projection":
@@ -73,8 +72,7 @@ def remainders(direction: Tensor, sae: SAE, method: Method, k: int) -> Tensor:
     """
     if method == "published" or method not in get_args(Method):
         raise ValueError(f"method={method!r} has no number of features to choose.")
-    if not 1 <= k <= min(sae.d_model, sae.d_sae):
-        raise ValueError(f"k={k} is out of range; give 1 to {min(sae.d_model, sae.d_sae)}.")
+    _check_count(k, sae)
     direction = direction.to(sae.W_dec)
     whole = float(direction.double().square().sum())
     if whole == 0:
@@ -87,6 +85,15 @@ def remainders(direction: Tensor, sae: SAE, method: Method, k: int) -> Tensor:
     steps = _pursuit(direction, sae.W_dec, unit_rows, k, signed=method == "sparse")
     left = [float(residual.double().square().sum()) for _, _, residual in steps]
     return torch.tensor([whole, *left, *[left[-1] if left else whole] * (k - len(left))], dtype=torch.float64) / whole
+
+
+def _check_count(k: int, sae: SAE) -> None:
+    most = min(sae.d_model, sae.d_sae)
+    if not 1 <= k <= most:
+        raise ValueError(
+            f"k={k} is out of range; k is how many features the direction is written in, 1 to {most}: no more than the "
+            "dimensions that it has, and the features that there are."
+        )
 
 
 def _added(rows: Tensor) -> Tensor:

@@ -56,7 +56,8 @@ class HookPoint:
 
 
 def _message(name: str) -> str:
+    layer = int(name) if name.isdecimal() else 13
     return (
         f"unknown hook point {name!r}: write blocks.L.SITE with L counted from 0 and SITE one of "
-        f"{', '.join(SITES)}; for example blocks.13.hook_resid_post (the output of the 14th block)."
+        f"{', '.join(SITES)}; for example blocks.{layer}.hook_resid_post (the output of block {layer})."
     )

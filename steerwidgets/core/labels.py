@@ -45,7 +45,8 @@ class FeatureLabel:
     others: Sequence[tuple[str, str]] = ()
 
     def __repr__(self) -> str:
-        return f"FeatureLabel({self.id}, {self.text!r})"
+        density = "" if self.density is None else f", density {self.density:.2g}"
+        return f"FeatureLabel({self.id}, {self.text!r}{density})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +103,17 @@ class Labels(Mapping[int, str]):
 
         Meaning: nearest embeddings first. The query's own embedding comes from `embed`; without it, from the labels
         that hold its words, of which at least one is needed. Where there are no embeddings, words are searched.
+
+        Raises:
+            ValueError: words are searched, and the query holds none.
         """
         if by == "meaning" and self.embeddings is not None:
             return self._by_meaning(query, limit, embed)
         words = re.findall(r"\w+", query.lower())
         if not words:
-            return []
+            raise ValueError(
+                f"the query {query!r} holds no word; give at least one, such as 'month'. Every label is in .features."
+            )
         found = []
         for feature in self.features:
             scores = [_match(feature, word) for word in words]

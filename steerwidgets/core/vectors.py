@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -40,7 +41,7 @@ class SteeringVector:
 
     Args:
         direction: [d_model], float, in the residual stream's own units (not normalised).
-        hook: a hook point or its name.
+        hook: a hook point or its name. The default is only a name, and no model's own: give `model.hook`.
         name: shown in tables and plots.
         coefficients: [d_sae], the direction in SAE features, or None. `direction` is their decoding plus a
             remainder (zero for vectors built in SAE space).
@@ -192,21 +193,31 @@ class SteeringVector:
     def drop(self, ids: Features) -> SteeringVector:
         """Without these features: their decoder rows times their coefficients leave the direction.
 
+        Warns where the vector has none of them; those that it lacks beside others change nothing.
+
         Raises:
             ValueError: the vector has no coefficients, or an id is out of range.
         """
-        return self._without(FeatureSet.of(ids), "drop")
+        features = FeatureSet.of(ids)
+        factors = torch.where(self._chosen(features, "drop"), 0.0, 1.0)
+        recipe = {"construction": "drop", "features": list(features.ids), "of": self.recipe}
+        return self._weighed(factors, recipe, "without {}")
 
     def keep(self, ids: Features) -> SteeringVector:
-        """With these features only (and the remainder, if the vector has one).
+        """With these features only (and the remainder, if the vector has one); warns as `drop`.
 
         Raises:
             ValueError: the vector has no coefficients, or an id is out of range.
         """
-        return self._without(FeatureSet.of(ids), "keep")
+        features = FeatureSet.of(ids)
+        factors = torch.where(self._chosen(features, "keep"), 1.0, 0.0)
+        recipe = {"construction": "keep", "features": list(features.ids), "of": self.recipe}
+        return self._weighed(factors, recipe, "without {}")
 
     def weigh(self, weights: Mapping[int, float]) -> SteeringVector:
         """With some features' parts multiplied: 1 leaves a feature as it is, 0 takes it out, -1 turns it round.
+
+        Warns as `drop`.
 
         Raises:
             ValueError: the vector has no coefficients, an id is out of range, or a weight is not finite.
@@ -221,7 +232,7 @@ class SteeringVector:
         factors = torch.ones_like(self.coefficients)
         factors[ids.tensor] = torch.tensor(values)
         recipe = {"construction": "weigh", "features": list(ids), "weights": values, "of": self.recipe}
-        return self._weighed(factors, recipe)
+        return self._weighed(factors, recipe, "{} weighed")
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file: tensors, and hook, name and recipe as JSON in its metadata."""
@@ -279,22 +290,23 @@ class SteeringVector:
         check_recipe(about["recipe"])
         return cls(tensors["direction"], about["hook"], str(about["name"]), coefficients, about["recipe"], rows)
 
-    def _without(self, ids: FeatureSet, how: str) -> SteeringVector:
-        chosen = self._chosen(ids, how)
-        factors = torch.where(chosen if how == "drop" else ~chosen, 0.0, 1.0)
-        return self._weighed(factors, {"construction": how, "features": list(ids.ids), "of": self.recipe})
+    def _weighed(self, factors: Tensor, recipe: Mapping[str, Any], suffix: str) -> SteeringVector:
+        """Each feature's part times its factor; `_chosen` has made sure that there are parts.
 
-    def _weighed(self, factors: Tensor, recipe: Mapping[str, Any]) -> SteeringVector:
-        """Each feature's part times its factor; `_chosen` has made sure that there are parts."""
+        The name says how many changed, so that tables and files tell the two vectors apart.
+        """
         assert self.coefficients is not None and self.rows is not None
         present = self.coefficients.nonzero()[:, 0]
         coefficients = self.coefficients * factors
         changed = (coefficients - self.coefficients)[present]
+        n = int((changed != 0).sum())
+        parts = suffix.format(f"{n} feature{'s' * (n != 1)}")
         return replace(
             self,
             direction=self.direction + (changed[:, None] * self.rows)[changed != 0].sum(0),
             coefficients=coefficients,
             rows=self.rows[coefficients[present] != 0],
+            name=f"{self.name}, {parts}" if n else self.name,
             recipe=recipe,
         )
 
@@ -315,6 +327,12 @@ class SteeringVector:
             raise ValueError(f"feature ids must lie in 0 .. {d_sae - 1}; found {min(ids.ids)} .. {max(ids.ids)}.")
         chosen = torch.zeros(d_sae, dtype=torch.bool)
         chosen[ids.tensor] = True
+        if ids.ids and not (self.coefficients[chosen] != 0).any():
+            warnings.warn(
+                f"{self.name!r} has none of the features given to {how} ({', '.join(map(str, ids.ids[:5]))}"
+                f"{', …' * (len(ids) > 5)}); those that it has are in vector.features.",
+                stacklevel=3,
+            )
         return chosen
 
     def _combined(self, other: SteeringVector, sign: float, symbol: str) -> SteeringVector:

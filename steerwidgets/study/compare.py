@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -134,8 +135,6 @@ class FeatureComparison:
             xy[:, : min(2, len(s))] = (u * s)[:, :2]
         else:
             # Imported here: its first use compiles for seconds.
-            import warnings
-
             from umap import UMAP
 
             with warnings.catch_warnings():
@@ -199,6 +198,8 @@ def compare(
         read: as `SteeredModel.features`; the model's preset if left out.
         seed: of the permutation test.
 
+    Warns where both sets are the same prompts.
+
     Raises:
         ValueError: an empty set, k below 1, or a model without an SAE.
     """
@@ -206,4 +207,6 @@ def compare(
         raise ValueError(f"k={k} is out of range; give 1 or more, or None for all active features.")
     read = model.preset.read if read is None else read
     a, b = tuple(check_prompts(a)), tuple(check_prompts(b))
+    if sorted(a) == sorted(b):
+        warnings.warn("A and B are the same prompts: no feature can tell them apart.", stacklevel=2)
     return FeatureComparison(model, a, b, model.features(a, read), model.features(b, read), k, read, seed)

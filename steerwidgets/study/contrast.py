@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, get_args
@@ -43,6 +44,8 @@ def contrast(
 
     Raises:
         ValueError: an empty set, paired sets of different length, or space "sae" without an SAE.
+
+    Warns where both sets are the same prompts.
     """
     if space not in get_args(Space):
         raise ValueError(f'space={space!r} is not understood; give "residual" or "sae".')
@@ -124,6 +127,12 @@ def _recipe(
         raise ValueError(
             f"paired sets must be of one length: {len(positive)} positive and {len(negative)} negative prompts. "
             "Give analogues one for one, or paired=False."
+        )
+    if negative is not None and sorted(positive) == sorted(negative):
+        warnings.warn(
+            "positive and negative are the same prompts, so their difference is the zero vector; give prompts that "
+            "differ in what the vector should add.",
+            stacklevel=3,
         )
     sae = model.need_sae("contrast(space='sae')") if space == "sae" else None
     if sae is not None and hook is not None and HookPoint.parse(hook) != HookPoint.parse(sae.hook):

@@ -211,6 +211,7 @@ def _some(prompts: Sequence[Any]) -> Sequence[Any]:
     if not prompts:
         raise NotReplayable(
             "no source prompt is left when those that hold a scored prompt or its answer are taken out; build the "
-            'vector from more prompts, or give leave_out="prompt".'
+            "vector from more prompts, or from short ones that say one item each, as "
+            'sw.tasks.analogues(..., form="sentence") gives, or give leave_out="prompt".'
         )
     return prompts

@@ -205,6 +205,11 @@ def successors(
 def analogues(source: str, target: str, form: Format = "list") -> tuple[list[str], list[str]]:
     """Paired prompts of two sequences: prompt i of one is the analogue of prompt i of the other.
 
+    Args:
+        source, target: "number words", "months", "weekdays", "descending number words", "Spanish number words",
+            "Spanish months", "Spanish weekdays", "digits" or "counting modulo ten".
+        form: as `formats` of `successors`; "sentence" for number words, months, weekdays and digits alone.
+
     Raises:
         ValueError: an unknown sequence or format, or a sequence that the format cannot write.
     """

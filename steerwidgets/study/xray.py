@@ -113,8 +113,14 @@ def xray(
         replayer: one that has read the source prompts already, to read them only once.
 
     Raises:
+        TypeError: `vector` is no `SteeringVector`.
         ValueError: a vector that is not as wide as what stands at its hook point.
     """
+    if not isinstance(vector, SteeringVector):
+        raise TypeError(
+            f"xray sees through a SteeringVector; found {type(vector).__name__}. Make one with "
+            "sw.contrast(model, positive, negative), or read one with sw.SteeringVector.load(path)."
+        )
     model.check_width(vector.hook, vector.direction.numel(), f"the vector {vector.name!r}")
     replayer = replayer or Replayer(model)
     sources = [p for made in contrasts(vector.recipe) for p in (*made["positive"], *(made["negative"] or ()))]
