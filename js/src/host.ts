@@ -101,6 +101,26 @@ export function hostOf<S extends CommonState>(model: Model, signal: AbortSignal)
     model.on(event, run);
     signal.addEventListener("abort", () => model.off(event, run), { once: true });
   };
+  // In the order in which they began to watch, whatever the order in which one message brings its values: what some
+  // derive, others show.
+  const watchers: { run: () => void; waiting: boolean }[] = [];
+  let flushing = false;
+  const flush = () => {
+    flushing = false;
+    for (const watcher of watchers) {
+      if (!watcher.waiting) continue;
+      watcher.waiting = false;
+      if (signal.aborted) return;
+      try {
+        watcher.run();
+      } catch (error) {
+        // One that fails is reported, and keeps nothing from the others.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  };
   on("msg:custom", heard);
   signal.addEventListener("abort", () => clearTimeout(timer), { once: true });
 
@@ -127,14 +147,12 @@ export function hostOf<S extends CommonState>(model: Model, signal: AbortSignal)
       send({ do: name, ...args }, save);
     },
     watch(keys, run) {
-      let waiting = false;
+      const watcher = { run, waiting: false };
+      watchers.push(watcher);
       const soon = () => {
-        if (waiting) return;
-        waiting = true;
-        queueMicrotask(() => {
-          waiting = false;
-          if (!signal.aborted) run();
-        });
+        watcher.waiting = true;
+        if (!flushing) queueMicrotask(flush);
+        flushing = true;
       };
       for (const key of keys) on(`change:${key}`, soon);
       run();

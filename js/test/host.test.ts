@@ -48,6 +48,21 @@ test("a command takes the inputs along that wait for the frame", () => {
   expect(model.sent).toEqual([{ do: "run", n: 1 }]);
 });
 
+test("watchers run in the order in which they began, whatever the order of the values in a message", async () => {
+  const { get, watch } = host();
+  let derived = 0;
+  const shown: number[] = [];
+  watch(["size"], () => {
+    derived = get("size");
+  });
+  watch(["text", "size"], () => shown.push(derived));
+  // What is shown hears of the text first.
+  model.set("text", "b");
+  model.set("size", 2);
+  await Promise.resolve();
+  expect(shown).toEqual([1, 2]);
+});
+
 test("a watcher runs at once, and once for an update of several keys", async () => {
   const run = vi.fn();
   host().watch(["text", "size"], run);
